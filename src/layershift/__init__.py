@@ -1,0 +1,52 @@
+"""layershift: the distributions of a network's layers, measured, controlled and used.
+
+Rooms are imported when they are first used: ``import layershift`` costs next to nothing beside ``import torch``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from layershift._version import __version__
+
+if TYPE_CHECKING:
+    from layershift import functional, measure, monitor, nn, report, train
+    from layershift.monitor import Monitor, open_store
+    from layershift.nn import convert
+    from layershift.regularize import regularize
+
+__all__ = [
+    "Monitor",
+    "__version__",
+    "convert",
+    "functional",
+    "measure",
+    "monitor",
+    "nn",
+    "open_store",
+    "regularize",
+    "report",
+    "train",
+]
+
+_HOME = {
+    "Monitor": "layershift.monitor",
+    "open_store": "layershift.monitor",
+    "convert": "layershift.nn",
+    "regularize": "layershift.regularize",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'layershift' has no attribute {name!r}")
+    if name not in _HOME:
+        return importlib.import_module(f"layershift.{name}")
+    # Cached, because importing layershift.regularize binds that name to the module, not to the function.
+    value = globals()[name] = getattr(importlib.import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

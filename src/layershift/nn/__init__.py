@@ -1,0 +1,1 @@
+"""Modules: state and reduction around the formulas of `layershift.functional`."""
