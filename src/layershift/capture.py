@@ -144,7 +144,7 @@ def capture(layers: Mapping[str, nn.Module], see: Callable[[str, Tensor], None])
     Outputs arrive detached, as views of what the network computed: do not change them in place.
 
     Args:
-        layers: names and modules, as :func:`select_layers` gives them.
+        layers: names and modules, as `select_layers` gives them.
         see: receives the layer's name and its output tensor.
 
     Example:
