@@ -9,7 +9,7 @@ import layershift
 
 ROOT = Path(layershift.__file__).parent
 FLOORS = [
-    ["_version", "_checks"],
+    ["_version", "_checks", "_autograd"],
     ["functional"],
     ["nn", "capture"],
     ["regularize", "measure"],

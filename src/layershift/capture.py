@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+from layershift._autograd import is_recomputed as is_recomputed
 
 LayerSelector: TypeAlias = str | type[nn.Module] | Sequence[str | type[nn.Module]]
 
@@ -113,18 +114,6 @@ def _describe(output: Any) -> str:
     if isinstance(output, tuple | list):
         return f"{type(output).__name__} of {', '.join(type(item).__name__ for item in output) or 'nothing'}"
     return type(output).__name__
-
-
-def is_recomputed() -> bool:
-    """Whether this code runs inside a backward pass, where activation checkpointing repeats a forward.
-
-    Example:
-        >>> is_recomputed()
-        False
-    """
-    if torch.compiler.is_compiling():  # a compiled graph replays tensors, not Python: nothing runs twice
-        return False
-    return torch._C._current_graph_task_id() != -1
 
 
 def add_output_hook(name: str, module: nn.Module, see: Callable[[str, Tensor], None]) -> RemovableHandle:
