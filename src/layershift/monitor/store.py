@@ -131,7 +131,7 @@ class Store:
             raise StoreError(f"{self.path}: not a layershift store (a SQLite file of another application)")
         elif version > SCHEMA_VERSION:
             raise StoreError(
-                f"{self.path}: written by a newer layershift (schema {version}, this one reads {SCHEMA_VERSION} at most); "
+                f"{self.path}: written by a newer layershift (schema {version}, known here: {SCHEMA_VERSION}); "
                 "upgrade layershift to read it"
             )
 
