@@ -1,4 +1,4 @@
-"""When to measure, and where to keep what was measured."""
+"""When to measure, what to keep: the monitor and its store."""
 
 from layershift.monitor.store import Record, Store, StoreError, open_store
 
