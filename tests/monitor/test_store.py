@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layershift.monitor.store import APPLICATION_ID, SCHEMA_VERSION, Record, Store, StoreError, open_store
+from layershift.monitor.database import APPLICATION_ID, SCHEMA_VERSION
+from layershift.monitor.store import Record, Store, StoreError, open_store
 
 FULL = Record(3, "relu1", "mean", 0.5, 0.1, 128, unit=4, lower=0.2, upper=0.9, estimator="delta method", units="x")
 
@@ -61,7 +62,7 @@ def test_a_record_comes_back_as_it_was_written(path) -> None:
     with Store(path) as store:
         store.write([bare, FULL])
     with open_store(path) as store:
-        assert list(store.records()) == [bare, FULL]
+        assert store.records() == [bare, FULL]
 
 
 @given(value=st.floats(), stderr=st.none() | st.floats(allow_nan=False), step=st.integers(-(2**60), 2**60))
@@ -81,7 +82,7 @@ def test_the_table_has_the_promised_columns_types_and_order(path) -> None:
         )
         store.write([Record(1, "a", "mean", 3.0), FULL])
         frame = store.to_pandas()
-        assert store.layers() == ["b", "a", "", "relu1"]
+        assert store.layers() == ["b", "a", "relu1"]
     assert list(frame.columns) == [
         *("step", "layer", "unit", "measure", "value", "stderr", "n", "lower", "upper", "estimator", "units")
     ]
@@ -194,7 +195,7 @@ def test_a_reader_does_not_wait_for_an_open_transaction(path) -> None:
         store.write(series(0))
         store._connection.execute("BEGIN IMMEDIATE")
         with open_store(path) as reader:
-            assert len(list(reader.records())) == 3
+            assert len(reader.records()) == 3
         store._connection.execute("ROLLBACK")
 
 
@@ -205,11 +206,11 @@ def test_a_full_disk_keeps_what_was_there_and_lets_go_on(path) -> None:
         store._connection.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(StoreError, match=r"run\.db: could not be written .*recorded before is kept.* is full"):
             store.write(series(1, 5000))
-        assert len(list(store.records())) == 3
+        assert len(store.records()) == 3
         store._connection.execute(f"PRAGMA max_page_count = {pages + 1000}")
         store.write(series(1, 5000))
     with open_store(path) as store:
-        assert len(list(store.records())) == 5003
+        assert len(store.records()) == 5003
 
 
 def test_an_interrupted_write_leaves_nothing_of_itself(path) -> None:
@@ -269,7 +270,7 @@ def test_an_empty_file_becomes_a_store_when_written(path) -> None:
         open_store(path)
     with Store(path) as store:
         store.write(series(0))
-        assert len(list(store.records())) == 3
+        assert len(store.records()) == 3
 
 
 def test_a_reader_cannot_write(path) -> None:
@@ -291,9 +292,12 @@ def test_a_closed_store_says_so(path) -> None:
         store.layers()
 
 
-def test_modes_are_checked(path) -> None:
-    with pytest.raises(ValueError, match="mode: expected one of 'write', 'read', got 'append'"):
-        Store(path, mode="append")
+def test_the_folder_of_a_run_stands_for_its_store(path) -> None:
+    with Store(path) as store:
+        store.write([FULL])
+    with open_store(path.parent) as store:
+        assert store.records() == [FULL]
+        assert "read_only=True" in repr(store)
 
 
 def test_a_folder_that_cannot_be_written(open_folder) -> None:
@@ -305,7 +309,7 @@ def test_a_folder_that_cannot_be_written(open_folder) -> None:
 
     def child() -> None:
         with open_store(path) as store:
-            assert len(list(store.records())) == 3
+            assert len(store.records()) == 3
         with pytest.raises(StoreError, match=r"run\.db: could not be opened: attempt to write a readonly database"):
             Store(path)
         with pytest.raises(StoreError, match=r"new\.db: could not be opened: unable to open database file"):
@@ -329,6 +333,6 @@ def test_a_killed_writers_last_records_are_read_from_a_folder_that_cannot_be_wri
 
     def child() -> None:
         with open_store(path) as store:
-            assert len(list(store.records())) == 20
+            assert len(store.records()) == 20
 
     as_ordinary_user(child)

@@ -1,0 +1,126 @@
+"""The SQLite file behind a store: its schema, how it says what it is, and how it is opened.
+
+The file is in WAL mode: a reader never waits for the writer, a killed process loses at most the write it was in, and
+any SQLite client can read it. `application_id` says that it is ours, `user_version` is the version of the schema:
+
+- `series(id, layer, unit, measure)`: what is measured; the layer "" is the network, a NULL unit the whole layer.
+- `estimator(id, name, units)`: how numbers were made, and their unit of measurement.
+- `record(series, step, value, stderr, n, lower, upper, estimator)`: the numbers. SQLite has no NaN: a value that is
+  NULL was measured and is NaN; any other NULL means not known. Infinities are kept as they are.
+- `meta(key, value)`: facts of the run, as JSON.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from pathlib import Path
+from urllib.parse import quote
+
+APPLICATION_ID = 0x4C534654  # "LSFT"
+SCHEMA_VERSION = 1
+
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS series (id INTEGER PRIMARY KEY, layer TEXT NOT NULL, unit INTEGER, measure TEXT NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS series_identity ON series (layer, measure, ifnull(unit, -1));
+CREATE TABLE IF NOT EXISTS estimator (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, units TEXT NOT NULL, UNIQUE (name, units)
+);
+CREATE TABLE IF NOT EXISTS record (
+    series INTEGER NOT NULL REFERENCES series, step INTEGER NOT NULL,
+    value REAL, stderr REAL, n INTEGER, lower REAL, upper REAL,
+    estimator INTEGER NOT NULL REFERENCES estimator, PRIMARY KEY (series, step)
+) WITHOUT ROWID;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+"""
+
+
+class StoreError(RuntimeError):
+    """A store cannot be opened, read or written; the message says which file and why."""
+
+
+def open_to_write(path: Path) -> sqlite3.Connection:
+    """Open a store, or make one, to add to it.
+
+    Raises:
+        StoreError: if the file is of another program or of a newer schema.
+        sqlite3.Error: if it is no database or cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+    try:
+        if _is_new(connection):
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(_SCHEMA)
+        _check_identity(path, connection)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript("BEGIN IMMEDIATE; ROLLBACK")  # a file that cannot be written says so now
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """Open a store that another process may be writing, or that nobody can write.
+
+    Raises:
+        StoreError: if there is no such file, or it is of another program or a newer schema.
+        sqlite3.Error: if it is no database or cannot be read.
+    """
+    if not path.is_file():
+        raise StoreError(f"{path}: no such file")
+    try:
+        return _connect_to_read(path, path, "mode=ro")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            raise
+        # WAL keeps an index in a file beside the store. Where that cannot be made, nobody writes either.
+        log = path.with_name(path.name + "-wal")
+        if not log.exists() or log.stat().st_size == 0:
+            return _connect_to_read(path, path, "immutable=1")
+        with tempfile.TemporaryDirectory(prefix="layershift-") as folder:  # a killed writer's last records are in there
+            copies = [Path(shutil.copy(file, folder)) for file in (path, log)]
+            with sqlite3.connect(copies[0]) as complete:
+                memory = sqlite3.connect(":memory:", isolation_level=None)
+                complete.backup(memory)
+            complete.close()
+        _check_identity(path, memory)
+        return memory
+
+
+def _connect_to_read(path: Path, file: Path, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"file:{quote(str(file.absolute()))}?{mode}", uri=True, timeout=30, isolation_level=None
+    )
+    try:
+        _check_identity(path, connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _is_new(connection: sqlite3.Connection) -> bool:
+    (identity,) = connection.execute("PRAGMA application_id").fetchone()
+    (count,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return bool(identity == 0 and count == 0)
+
+
+def _check_identity(path: Path, connection: sqlite3.Connection) -> None:
+    (identity,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # touches the file, unlike the pragmas
+    if identity != APPLICATION_ID:
+        raise StoreError(f"{path}: not a layershift store (a SQLite file of another program, or an empty one)")
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path}: written by a newer layershift (schema {version}, this one knows up to {SCHEMA_VERSION}); "
+            "run: pip install --upgrade layershift"
+        )
