@@ -1,0 +1,81 @@
+"""What the numbers say, in a few sentences that are put together from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from layershift.report.data import Method, Run
+from layershift.report.summary import Score, scores
+from layershift.report.words import count, listed, number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def finding(methods: Sequence[Method]) -> str:
+    """What the numbers say, in words that are put together from them."""
+    columns = {score.key: score for score in scores(methods)}
+    said = []
+    if len(methods) > 1:
+        said += [_compared(columns[key], methods) for key in ("accuracy", "distance") if key in columns]
+    elif (run := methods[0].runs[0]).levels:
+        said.append(_course(run))
+    said += _faults(methods)
+    if not said:
+        said = [f"{count(sum(len(m.runs) for m in methods), 'run')} with measures of the network as a whole"]
+    return " ".join(sentence.rstrip(".") + "." for sentence in said)
+
+
+def _compared(score: Score, methods: Sequence[Method]) -> str:
+    """One sentence on who leads a column, or why nobody can be said to."""
+    what, unit = ("accuracy", "\u00a0%") if score.key == "accuracy" else ("mean sliced W1 to N(0, I)", "")
+    best = f"the highest {score.title.split()[0].lower()} accuracy" if unit else "the layers closest to N(0, I)"
+    told = [f"{m.name} ({text}{unit})" for m, text in zip(methods, score.texts(), strict=True)]
+    leading, alone = score.leaders()
+    if not leading:
+        return f"{what[0].upper()}{what[1:]} at the end: {listed(told)}"
+    if len(leading) == len(told):
+        return f"No method is ahead in {what}, within the spread over seeds: {listed(told)}"
+    rest = [told[i] for i in range(len(told)) if i not in leading]
+    who = listed([told[i] for i in leading])
+    verb = "has" if alone else "are level within the spread for"
+    return f"{who[0].upper()}{who[1:]} {verb} {best}, ahead of {listed(rest)}"
+
+
+def _course(run: Run) -> str:
+    """How the distance went in a single run, or how much was measured."""
+    if "normality" not in run.levels:
+        return f"{count(len(run.layers), 'layer')} measured at {count(run.steps, 'step')}"
+    table = run.levels["normality"]
+    first, last = table.iloc[0].dropna(), table.iloc[-1].dropna()
+    farthest = f"at step {table.index[-1]:,} the layer farthest from it is {last.idxmax()}, with {number(last.max())}"
+    if len(table) == 1:
+        return f"The mean distance of {count(len(last), 'layer')} to N(0, I) is {number(last.mean())}; {farthest}"
+    return (
+        f"Between step {table.index[0]:,} and step {table.index[-1]:,} the mean distance to N(0, I), over "
+        f"{count(len(last), 'layer')}, went from {number(first.mean())} to {number(last.mean())}; {farthest}"
+    )
+
+
+def _faults(methods: Sequence[Method]) -> list[str]:
+    """Where something stopped being finite: the earliest layer and step of each method."""
+    said = []
+    for method in methods:
+        seen = [found for run in method.runs for table in run.levels.values() for found in _first_fault(run, table)]
+        if seen:
+            step, _, layer, name = min(seen)
+            said.append(f"Not finite: {name} from step {step:,} on, first in layer {layer}")
+    return said
+
+
+def _first_fault(run: Run, table: pd.DataFrame) -> list[tuple[int, int, str, str]]:
+    """Step, place in the network, name and run of a table's first number that is not finite, if there is one."""
+    rows, columns = np.nonzero(np.isinf(table.to_numpy()))
+    steps, names = table.index.tolist(), [str(c) for c in table.columns]
+    found = [
+        (int(steps[r]), run.layers.index(names[c]), names[c], run.name) for r, c in zip(rows, columns, strict=True)
+    ]
+    return [min(found)] if found else []

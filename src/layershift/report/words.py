@@ -1,0 +1,71 @@
+"""Numbers and names as people read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from layershift.report.data import Spread
+
+
+def pm(spread: Spread, places: int | None = None) -> str:
+    """Mean ± standard deviation.
+
+    Args:
+        spread: the numbers over runs.
+        places: digits after the point; two digits of the standard deviation if None.
+
+    Example:
+        >>> print(pm(Spread.of([97.1, 97.9])), pm(Spread.of([97.1, 97.9]), 1), pm(Spread.of([0.12345])), sep=", ")
+        97.50 ± 0.57, 97.5 ± 0.6, 0.123
+    """
+    if spread.n == 0:
+        return "–"
+    if not math.isfinite(spread.mean):
+        return "not finite"
+    if not math.isfinite(spread.sd) or (spread.sd == 0 and places is None):
+        return number(spread.mean)
+    digits = decimals(spread.sd) if places is None else places
+    return f"{spread.mean:.{digits}f}\u00a0±\u00a0{spread.sd:.{digits}f}"
+
+
+def decimals(sd: float) -> int:
+    """How many digits after the point show two digits of a standard deviation."""
+    return min(max(1 - math.floor(math.log10(sd)), 0), 6)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number for people: a few digits, no exponent unless it is needed.
+
+    Example:
+        >>> number(0.51234), number(12345.6), number(float("nan")), number(1.5e-7)
+        ('0.512', '12,346', '–', '1.50e-07')
+    """
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "not finite"
+    if value != 0 and (abs(value) < 10**-digits or abs(value) >= 1e7):
+        return f"{value:.{digits - 1}e}"
+    size = math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:,.{max(digits - 1 - size, 0)}f}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence.
+
+    Example:
+        >>> listed(["a", "b", "c"])
+        'a, b and c'
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def count(n: int, noun: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> count(1, "seed"), count(3, "seed")
+        ('1 seed', '3 seeds')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
