@@ -88,6 +88,7 @@ def output_tensor(name: str, output: Any) -> Tensor:
         TypeError: when the output holds no floating point tensor.
 
     Example:
+        >>> import torch
         >>> output_tensor("rnn", (torch.zeros(2, 3), (torch.zeros(1), torch.zeros(1)))).shape
         torch.Size([2, 3])
     """
@@ -137,6 +138,7 @@ def capture(layers: Mapping[str, nn.Module], see: Callable[[str, Tensor], None])
         see: receives the layer's name and its output tensor.
 
     Example:
+        >>> import torch
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
         >>> with capture(select_layers(model, "*"), lambda name, output: print(name, tuple(output.shape))):
         ...     _ = model(torch.zeros(5, 4))

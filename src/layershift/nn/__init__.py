@@ -1,1 +1,23 @@
 """Modules: state and reduction around the formulas of `layershift.functional`."""
+
+from layershift.nn.convert import convert
+from layershift.nn.normalization import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    SyncUnitization,
+    Unitization1d,
+    Unitization2d,
+    Unitization3d,
+)
+
+__all__ = [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "SyncUnitization",
+    "Unitization1d",
+    "Unitization2d",
+    "Unitization3d",
+    "convert",
+]

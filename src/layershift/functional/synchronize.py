@@ -1,0 +1,62 @@
+"""Pooled statistics across the processes of a group, with their gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from layershift.functional.normalize import Pool, pool_samples
+from layershift.functional.rows import RowTable
+
+
+class SamplesOfAllRanks:
+    """`pool_samples` over the union of all processes' batches, which may differ in size.
+
+    Each process contributes its count, mean and variance; they are merged by the mixture formula in float64. The
+    gradient reaches every process's samples, as if one process held the union and summed the losses. One object serves
+    one forward pass: the backward pass asks again for what the forward gathered, and gets it without communication.
+
+    Args:
+        group: the process group; the default group if None.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self.group = group
+        self.gathered: Tensor | None = None
+
+    def __call__(self, table: RowTable) -> Pool:
+        """Pool a table; every process of the group must call this together."""
+        local = pool_samples(table)
+        wide = torch.float64 if local.mean.device.type != "mps" else torch.float32
+        size = local.size.to(wide).expand(1, 1)
+        mine = torch.cat([size, local.mean.to(wide), local.variance.to(wide)], dim=1)
+        sizes, means, variances = _Gather.apply(mine, self).split([1, *2 * [local.mean.shape[1]]], dim=1)
+        total = sizes.sum()
+        share = sizes / total
+        mean = (share * means).sum(0, keepdim=True)
+        variance = (share * (variances + (means - mean).square())).sum(0, keepdim=True)
+        dtype = local.mean.dtype
+        return Pool(mean.to(dtype), (mean - table.pivot).to(dtype), variance.to(dtype), total.to(dtype))
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of all processes, stacked; the gradient of a row is the sum of what all processes want of it."""
+
+    @staticmethod
+    def forward(ctx: Any, row: Tensor, pooling: SamplesOfAllRanks) -> Tensor:
+        ctx.group = pooling.group
+        if pooling.gathered is None:
+            rows = [torch.empty_like(row) for _ in range(dist.get_world_size(pooling.group))]
+            dist.all_gather(rows, row.contiguous(), group=pooling.group)
+            pooling.gathered = torch.cat(rows)
+        return pooling.gathered.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient, group=ctx.group)
+        rank = dist.get_rank(ctx.group)
+        return gradient[rank : rank + 1], None
