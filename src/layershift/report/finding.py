@@ -26,22 +26,26 @@ def finding(methods: Sequence[Method]) -> str:
     said += _faults(methods)
     if not said:
         said = [f"{count(sum(len(m.runs) for m in methods), 'run')} with measures of the network as a whole"]
-    return " ".join(sentence.rstrip(".") + "." for sentence in said)
+    text = " ".join(sentence.rstrip(".") + "." for sentence in said)
+    return text.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")  # a number does not break over lines
 
 
 def _compared(score: Score, methods: Sequence[Method]) -> str:
     """One sentence on who leads a column, or why nobody can be said to."""
-    what, unit = ("accuracy", "\u00a0%") if score.key == "accuracy" else ("mean sliced W1 to N(0, I)", "")
-    best = f"the highest {score.title.split()[0].lower()} accuracy" if unit else "the layers closest to N(0, I)"
-    told = [f"{m.name} ({text}{unit})" for m, text in zip(methods, score.texts(), strict=True)]
+    accuracy = score.key == "accuracy"
+    what = score.title.split(",")[0].lower() if accuracy else "mean sliced W1 to N(0, I)"
+    unit = " %" if accuracy else ""
+    texts = score.texts()
+    told = [f"{method.name} ({text}{unit})" for method, text in zip(methods, texts, strict=True)]
     leading, alone = score.leaders()
     if not leading:
         return f"{what[0].upper()}{what[1:]} at the end: {listed(told)}"
     if len(leading) == len(told):
         return f"No method is ahead in {what}, within the spread over seeds: {listed(told)}"
-    rest = [told[i] for i in range(len(told)) if i not in leading]
+    rest = [f"{methods[i].name} ({texts[i].split(' ±')[0]}{unit})" for i in score.ranked() if i not in leading]
     who = listed([told[i] for i in leading])
-    verb = "has" if alone else "are level within the spread for"
+    best = f"the highest {what}" if accuracy else "the layers closest to N(0, I) in mean sliced W1"
+    verb = "has" if alone else "are level within the spread for" if accuracy else "have, level within the spread,"
     return f"{who[0].upper()}{who[1:]} {verb} {best}, ahead of {listed(rest)}"
 
 

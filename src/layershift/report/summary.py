@@ -33,24 +33,27 @@ class Score(NamedTuple):
     spreads: list[Spread]
     floors: list[float]
 
+    def ranked(self) -> list[int]:
+        """The methods from best to worst, by their means; those without a finite mean come last."""
+        sign = -1.0 if self.better == "high" else 1.0
+        keys = [sign * s.mean if math.isfinite(s.mean) else math.inf for s in self.spreads]
+        return sorted(range(len(keys)), key=keys.__getitem__)
+
     def leaders(self) -> tuple[list[int], bool]:
         """The methods that lead, and whether the first of them is ahead of all others.
 
         Two methods are level if their means differ by no more than two standard errors of the difference,
         `2 √(s₁²/n₁ + s₂²/n₂)`. Single runs have no spread, so nothing can be said to lead.
         """
-        if self.better is None or len(self.spreads) < 2 or any(s.n < 2 for s in self.spreads if s.n):
+        known = [i for i in self.ranked() if math.isfinite(self.spreads[i].mean)]
+        if self.better is None or len(known) < 2 or any(self.spreads[i].n < 2 for i in known):
             return [], False
-        sign = -1.0 if self.better == "high" else 1.0
-        order = sorted(
-            (i for i, s in enumerate(self.spreads) if math.isfinite(s.mean)), key=lambda i: sign * self.spreads[i].mean
-        )
-        leading = [i for i in order if not _apart(self.spreads[order[0]], self.spreads[i])]
-        return leading, len(leading) == 1 and len(order) > 1
+        leading = [i for i in known if not _apart(self.spreads[known[0]], self.spreads[i])]
+        return leading, len(leading) == 1
 
     def texts(self) -> list[str]:
         """The numbers as text, all with as many digits as the largest standard deviation has two of."""
-        sds = [s.sd for s in self.spreads if math.isfinite(s.sd) and s.sd > 0]
+        sds = [s.sd for s in self.spreads if s.sd > 1e-9 * abs(s.mean)]
         return [pm(s, decimals(max(sds)) if sds else None) for s in self.spreads]
 
     def marks(self) -> list[str]:

@@ -16,17 +16,17 @@ def pm(spread: Spread, places: int | None = None) -> str:
         places: digits after the point; two digits of the standard deviation if None.
 
     Example:
-        >>> print(pm(Spread.of([97.1, 97.9])), pm(Spread.of([97.1, 97.9]), 1), pm(Spread.of([0.12345])), sep=", ")
-        97.50 ± 0.57, 97.5 ± 0.6, 0.123
+        >>> pm(Spread.of([97.1, 97.9])), pm(Spread.of([97.1, 97.9]), 1), pm(Spread.of([0.12345]))
+        ('97.50 ± 0.57', '97.5 ± 0.6', '0.123')
     """
     if spread.n == 0:
         return "–"
     if not math.isfinite(spread.mean):
         return "not finite"
-    if not math.isfinite(spread.sd) or (spread.sd == 0 and places is None):
+    if not math.isfinite(spread.sd) or (spread.sd <= 1e-9 * abs(spread.mean) and places is None):
         return number(spread.mean)
     digits = decimals(spread.sd) if places is None else places
-    return f"{spread.mean:.{digits}f}\u00a0±\u00a0{spread.sd:.{digits}f}"
+    return f"{spread.mean:.{digits}f} ± {spread.sd:.{digits}f}"
 
 
 def decimals(sd: float) -> int:
