@@ -22,6 +22,7 @@ class Estimate(NamedTuple):
         upper: an upper bound on the true value, or None.
         estimator: how the number was made, in a few words.
         units: the unit of measurement; "1" for a pure number, "x" for the activation's own scale, "x^2" for its square.
+        floor: what this estimator gives on average, at this sample size, where the true value is 0; None if that is 0.
     """
 
     value: Tensor
@@ -31,3 +32,4 @@ class Estimate(NamedTuple):
     upper: Tensor | None = None
     estimator: str = ""
     units: str = "1"
+    floor: Tensor | None = None

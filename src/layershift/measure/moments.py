@@ -1,0 +1,184 @@
+"""Mean, variance, skewness, kurtosis and quantiles of a layer and of some of its units, as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from layershift._checks import check, check_floating
+from layershift.functional.moments import (
+    MomentSummary,
+    MomentSums,
+    MomentTable,
+    merge_moment_sums,
+    moment_sums,
+    moment_table,
+    move_pivot,
+    pool_moments,
+    summarize_moments,
+)
+from layershift.functional.quantiles import BINS, nonfinite_share, quantile_sketch, sketch_quantile
+from layershift.measure.estimate import Estimate
+
+_MOMENTS = {"mean": "x", "variance": "x^2", "skewness": "1", "kurtosis": "1"}
+_BY_MOMENTS = "sample moment; standard error by the delta method over samples"
+_BY_SKETCH = "quantile of bins 0.8 % wide; Woodruff standard error with the design effect of mean and variance"
+
+
+class Moments(Metric):
+    r"""Moments and quantiles of a layer's outputs, with standard errors, in constant memory.
+
+    The layer is described twice: as one distribution over all channels and positions, and by single units (channels),
+    each over its positions. A unit's number is independent of another sample's but not of its own sample's other
+    positions, so `n` counts samples (images), and standard errors come from how much samples differ:
+
+    - of moments by the delta method, see `layershift.functional.moments.summarize_moments`;
+    - of a quantile $Q(p)$ by Woodruff's interval, $\tfrac12[Q(p+s)-Q(p-s)]$ with $s=\sqrt{p(1-p)/n_e}$. Here $n_e$
+      is how many independent numbers the samples are worth, by the spread of the mean and of the variance, whichever is
+      less. It is an approximation, exact when numbers within a sample are independent or all equal. NaN where
+      $p \pm s$ leaves [0, 1].
+
+    Numbers that are not finite make the moments NaN until the next `reset`; quantiles are those of the finite numbers,
+    and `"nonfinite"` is the share of the others.
+
+    Args:
+        num_units: how many units are described one by one; they are spread evenly over the channels, so that two runs
+            and all ranks look at the same ones. All channels, if the layer has fewer.
+        quantiles: which quantiles, in [0, 1].
+        channel_dim: the dimension of the channels; 1 as in `(N, C, H, W)`, −1 for sequences `(N, T, C)`.
+        **kwargs: options of `torchmetrics.Metric`.
+
+    Returns:
+        `compute()` gives a dictionary of `Estimate`: `"mean"`, `"variance"` (divided by n), `"skewness"`, `"kurtosis"`
+        (3 for a normal), `"quantile_0.5"` … and `"nonfinite"` of shape `()` for the layer; `"mean/units"` … of shape
+        `(units,)` for the units `unit_indices`.
+
+    Raises:
+        ValueError: if an option is out of range, or `update` gets fewer than two dimensions or no element.
+        TypeError: if `update` does not get a floating point tensor.
+
+    References:
+        R. S. Woodruff, 1952, "Confidence intervals for medians and other position measures".
+
+    Example:
+        >>> moments = Moments(num_units=2)
+        >>> for _ in range(4):
+        ...     moments.update(torch.randn(256, 3, 5, 5).relu())
+        >>> estimates = moments.compute()
+        >>> abs(estimates["mean"].value - 0.399) < 5 * estimates["mean"].stderr
+        tensor(True)
+        >>> estimates["mean"].n, estimates["mean/units"].value.shape, moments.unit_indices
+        (tensor(1024., dtype=torch.float64), torch.Size([2]), tensor([0, 2]))
+    """
+
+    full_state_update = False
+    sums: Tensor
+    counts: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_units: int = 8,
+        quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),
+        channel_dim: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check(num_units >= 0, "num_units", "a number of units, 0 or more", num_units)
+        check(all(0 <= q <= 1 for q in quantiles), "quantiles", "probabilities in [0, 1]", tuple(quantiles))
+        self.num_units, self.quantiles, self.channel_dim = num_units, tuple(quantiles), channel_dim
+        self.unit_indices: Tensor | None = None  # on the CPU: reading it never waits for another device
+        self._units: Tensor | None = None
+        self.add_state("sums", torch.zeros(1 + num_units, 26, dtype=torch.float64), dist_reduce_fx=_merge)
+        self.add_state("counts", torch.zeros(1 + num_units, BINS, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, x: Tensor) -> None:
+        """Take in the outputs of a layer.
+
+        Args:
+            x: activations of shape `(N, C, …)`, or with the channels at `channel_dim`.
+        """
+        check_floating("x", x)
+        check(x.dim() >= 2, "x", "a tensor of shape (N, C, …)", f"shape {tuple(x.shape)}")
+        x = x.detach().movedim(self.channel_dim, 1)
+        units = self._units_of(x)
+        table = moment_table(x)
+        columns = [pool_moments(table, 1, keepdim=True), MomentTable(*(f[:, units] for f in table))]
+        joined = MomentTable(*(torch.cat(fields, 1) for fields in zip(*columns, strict=True)))
+        rows = slice(joined.mean.shape[1])
+        self.sums[rows] = _merge(torch.stack([self.sums[rows], _pack(moment_sums(joined))]))
+        self.counts[:1] += quantile_sketch(x.reshape(1, -1))
+        if len(units):
+            self.counts[1 : rows.stop] += quantile_sketch(x[:, units].transpose(0, 1).flatten(1))
+
+    def _units_of(self, x: Tensor) -> Tensor:
+        """Choose the units at the first update, and move to the input's device."""
+        if self._units is None or self._units.device != x.device:
+            self.to(x.device)
+            self.unit_indices = _spread(min(self.num_units, x.shape[1]), x.shape[1])
+            self._units = self.unit_indices.to(x.device)
+        return self._units
+
+    def compute(self) -> dict[str, Estimate]:
+        """Moments and quantiles of everything since the last `reset`."""
+        rows = slice(1 + self.num_units if self.unit_indices is None else 1 + len(self.unit_indices))
+        summary = summarize_moments(_unpack(self.sums[rows]))
+        value, stderr = self._quantiles(summary, self.counts[rows])
+        share = nonfinite_share(self.counts[rows]).unsqueeze(1)
+        value = torch.cat([summary.value, value, share], 1)
+        stderr = torch.cat([summary.stderr, stderr, torch.full_like(share, torch.nan)], 1)
+        described = [
+            *((name, _BY_MOMENTS, units) for name, units in _MOMENTS.items()),
+            *((f"quantile_{q:g}", _BY_SKETCH, "x") for q in self.quantiles),
+            ("nonfinite", "count", "1"),
+        ]
+        estimates = {}
+        for (name, estimator, units), v, s in zip(described, value.unbind(1), stderr.unbind(1), strict=True):
+            estimates[name] = Estimate(v[0], s[0], summary.n[0], estimator=estimator, units=units)
+            estimates[f"{name}/units"] = Estimate(v[1:], s[1:], summary.n[1:], estimator=estimator, units=units)
+        return estimates
+
+    def _quantiles(self, summary: MomentSummary, counts: Tensor) -> tuple[Tensor, Tensor]:
+        _, variance, _, kurtosis = summary.value.unbind(1)
+        numbers = counts.sum(1).clamp(min=1)
+        worth = torch.minimum(
+            variance / summary.stderr[:, 0].square(), (kurtosis - 1) * (variance / summary.stderr[:, 1]).square()
+        )
+        worth = torch.minimum(torch.maximum(worth.nan_to_num(0), summary.n), numbers).unsqueeze(1)
+        p = torch.tensor(self.quantiles, dtype=torch.float64, device=counts.device)
+        step = (p * (1 - p) / worth).sqrt()
+        low, value, high = sketch_quantile(counts, torch.cat([p - step, p.expand_as(step), p + step], 1)).chunk(3, 1)
+        known = (p - step >= 0) & (p + step <= 1) & (summary.n > 1).unsqueeze(1)
+        return value, torch.where(known, (high - low) / 2, torch.nan)
+
+
+def _spread(count: int, size: int) -> Tensor:
+    """`count` of `size` indices, evenly spread, with the first and the last.
+
+    Example:
+        >>> _spread(3, 10)
+        tensor([0, 4, 9])
+    """
+    return torch.tensor([i * (size - 1) // max(count - 1, 1) for i in range(count)], dtype=torch.int64)
+
+
+def _pack(sums: MomentSums) -> Tensor:
+    """One tensor `(U, 26)`, because torchmetrics reduces each state alone, and gram and pivot belong together."""
+    return torch.cat([sums.pivot.unsqueeze(1), sums.gram.flatten(1)], 1)
+
+
+def _unpack(state: Tensor) -> MomentSums:
+    return MomentSums(state[:, 0], state[:, 1:].reshape(-1, 5, 5))
+
+
+def _merge(states: Tensor) -> Tensor:
+    """Add up states `(K, U, 26)`, about a pivot of one that is not empty."""
+    merged, *others = map(_unpack, states)
+    for other in others:
+        pivot = torch.where(merged.gram[:, 0, 0] > 0, merged.pivot, other.pivot)
+        merged = merge_moment_sums(move_pivot(merged, pivot), other)
+    return _pack(merged)
