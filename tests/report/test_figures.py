@@ -22,7 +22,7 @@ def trace(figure, role):
 
 
 def test_curves_show_the_mean_and_the_range_over_seeds(methods) -> None:
-    figure = figures.curves(methods, "val/accuracy", axis="accuracy, %", factor=100)
+    figure = figures.curves(methods, "val/accuracy", title="accuracy, %", factor=100)
     assert len(figure.data) == 3 * len(methods)
     for i, method in enumerate(methods):
         values = np.stack([100 * run.network["val/accuracy"].to_numpy() for run in method.runs])
@@ -35,21 +35,21 @@ def test_curves_show_the_mean_and_the_range_over_seeds(methods) -> None:
 
 def test_a_single_run_has_no_band(tmp_path, make_run) -> None:
     make_run(tmp_path, "per", 0)
-    assert [t.meta["role"] for t in figures.curves(read_methods([tmp_path]), "val/loss", axis="loss").data] == ["mean"]
+    assert [t.meta["role"] for t in figures.curves(read_methods([tmp_path]), "val/loss", title="loss").data] == ["mean"]
 
 
 def test_a_loss_over_decades_is_logarithmic_and_accuracy_leaves_out_the_start(methods) -> None:
-    loss = figures.curves(methods, "train/loss", axis="loss")
+    loss = figures.curves(methods, "train/loss", title="loss")
     assert loss.layout.yaxis.type == "log"
     assert loss.layout.yaxis.title.text == "loss, log scale"
-    late = figures.curves(methods, "val/accuracy", axis="accuracy, %", factor=100, settled=True)
+    late = figures.curves(methods, "val/accuracy", title="accuracy, %", factor=100, settled=True)
     assert 30 < late.layout.yaxis.range[0] < min(t.y[2] for t in late.data)
 
 
 def test_long_curves_are_averaged_in_bins(tmp_path) -> None:
     with Store(tmp_path / "run.db") as store:
         store.write([Record(step, "", "train/loss", float(step)) for step in range(1000)])
-    line = figures.curves(read_methods([tmp_path]), "train/loss", axis="loss").data[0]
+    line = figures.curves(read_methods([tmp_path]), "train/loss", title="loss").data[0]
     assert len(line.y) == 112  # ceil(1000 / 120) = 9 values a bin
     assert (line.x[0], line.y[0]) == (8, 4.0)
     assert (line.x[-1], line.y[-1]) == (999, 999.0)

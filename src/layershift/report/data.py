@@ -66,6 +66,13 @@ class Method:
     name: str
     index: int
     runs: list[Run] = field(repr=False)
+    _means: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+
+    def mean(self, measure: str) -> pd.DataFrame:
+        """A measure of all layers, a table (step, layer): `over_seeds` of the runs that have it, computed once."""
+        if measure not in self._means:
+            self._means[measure] = over_seeds([run.levels[measure] for run in self.having(measure)])
+        return self._means[measure]
 
     @property
     def layers(self) -> list[str]:
@@ -242,7 +249,7 @@ def spread_evenly(count: int, limit: int) -> np.ndarray[Any, np.dtype[np.int64]]
     return np.unique(np.linspace(0, max(count - 1, 0), min(count, limit)).round().astype(np.int64))
 
 
-def align(tables: Sequence[Any], limit: int = KEEP) -> tuple[np.ndarray[Any, Any], list[Any]]:
+def align(tables: Sequence[Any]) -> tuple[np.ndarray[Any, Any], list[Any]]:
     """Bring the tables of several runs on one time axis.
 
     At each step of the axis a run shows its last measurement at or before it; before its first and after its last
@@ -250,13 +257,12 @@ def align(tables: Sequence[Any], limit: int = KEEP) -> tuple[np.ndarray[Any, Any
 
     Args:
         tables: tables or series, one a run, indexed by step.
-        limit: how many steps the axis has at most.
 
     Returns:
-        The steps, and the tables at these steps.
+        The steps, at most `KEEP`, and the tables at these steps.
     """
     steps = np.unique(np.concatenate([table.index.to_numpy() for table in tables]))
-    steps = steps[spread_evenly(len(steps), limit)]
+    steps = steps[spread_evenly(len(steps), KEEP)]
     aligned = []
     for table in tables:
         at = table.reindex(steps, method="ffill")
@@ -265,9 +271,9 @@ def align(tables: Sequence[Any], limit: int = KEEP) -> tuple[np.ndarray[Any, Any
     return steps, aligned
 
 
-def over_seeds(tables: Sequence[pd.DataFrame], limit: int = KEEP) -> pd.DataFrame:
+def over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """The mean of several runs' tables (step, layer): infinite where any run is not finite, NaN where none measured."""
-    steps, aligned = align(tables, limit)
+    steps, aligned = align(tables)
     columns = merge_orders([str(c) for c in table.columns] for table in tables)
     stack = np.stack([table.reindex(columns=columns).to_numpy(dtype=np.float64) for table in aligned])
     count = (~np.isnan(stack)).sum(0)

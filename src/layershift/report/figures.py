@@ -9,8 +9,8 @@ import numpy as np
 
 from layershift._checks import import_extra
 from layershift.report import style
-from layershift.report.data import KEEP, Method, align, binned, over_seeds, spread_evenly
-from layershift.report.style import band, finite, line, plain
+from layershift.report.data import KEEP, Method, Run, align, binned, spread_evenly
+from layershift.report.style import axis, band, finite, line, plain, reach
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,14 +31,14 @@ def quantile_name(q: float) -> str:
 
 
 def curves(
-    methods: Sequence[Method], measure: str, *, axis: str, factor: float = 1.0, settled: bool = False, limit: int = 120
+    methods: Sequence[Method], measure: str, *, title: str, factor: float = 1.0, settled: bool = False, limit: int = 120
 ) -> go.Figure:
     """A measure of the whole network by training step: the mean over seeds, and a band from lowest to highest seed.
 
     Args:
         methods: what to compare; those without the measure are left out.
         measure: its name in the stores.
-        axis: what stands at the vertical axis.
+        title: what stands at the vertical axis.
         factor: what values are multiplied by, 100 for per cent.
         settled: let the vertical axis hold what comes after the first tenth of training, where methods are told apart.
         limit: more points than these are averaged in bins of equal size.
@@ -63,24 +63,22 @@ def curves(
         traces.append(
             line(steps, values.mean(axis=1), "mean", name=plain(method.name), line=stroke, hover=hover, **few)
         )
-    made = style.figure(traces, STEP, axis)
-    if tables:
-        made.update_xaxes(range=style.reach(np.unique(np.concatenate([t.index for t in tables]))))
-        made.update_yaxes(**_vertical(tables, axis, settled))
-    return made
+    steps = np.unique(np.concatenate([np.empty(0), *(table.index for table in tables)]))
+    return style.figure(traces, axis(STEP, reach(steps)), _vertical(tables, title, settled))
 
 
-def _vertical(tables: Sequence[pd.DataFrame], axis: str, settled: bool) -> dict[str, Any]:
+def _vertical(tables: Sequence[pd.DataFrame], title: str, settled: bool) -> dict[str, Any]:
     """The vertical axis of curves: after the start, logarithmic, or what Plotly makes of it."""
-    if settled:
-        late = [table[table.index > table.index[0] + 0.1 * (table.index[-1] - table.index[0])] for table in tables]
-        return {"range": style.span(late, [])} if any(np.isfinite(table).to_numpy().any() for table in late) else {}
-    means = np.concatenate([table.mean(axis=1).dropna() for table in tables])
+    means = np.concatenate([np.empty(0), *(table.mean(axis=1).dropna() for table in tables)])
+    if settled and means.size:
+        ends = [table.index[[0, -1]] for table in tables]
+        late = [table[table.index > a + 0.1 * (b - a)] for table, (a, b) in zip(tables, ends, strict=True)]
+        known = np.concatenate([table.to_numpy().ravel() for table in late])
+        return axis(title, style.span([known], []) if np.isfinite(known).any() else None)
     if means.size and 0 < means.min() * 10 < means.max():
         ticks = style.log_ticks(means.min(), means.max())
-        labels = {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
-        return {"type": "log", "title_text": f"{axis}, log scale", **labels}
-    return {}
+        return axis(f"{title}, log scale", type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+    return axis(title)
 
 
 class Scale(NamedTuple):
@@ -97,7 +95,7 @@ class Scale(NamedTuple):
 
 def distance_scale(methods: Sequence[Method], measure: str = "normality") -> Scale:
     """One colour scale for the heat maps of all methods, logarithmic if they span more than a factor of 20."""
-    tables = [over_seeds([run.levels[measure] for run in runs]) for m in methods if (runs := m.having(measure))]
+    tables = [method.mean(measure) for method in methods if method.having(measure)]
     values = np.concatenate([np.empty(0), *(table.to_numpy().ravel() for table in tables)])
     values = values[np.isfinite(values)]
     if not values.size:
@@ -121,29 +119,30 @@ def heat_map(method: Method, scale: Scale, *, measure: str = "normality", limit:
         limit: how many steps are shown at most.
 
     Returns:
-        A figure with two heat maps, the values and, above them, the cells that have none.
+        A figure with the values and, if there are any, above them the cells that have none.
     """
-    table = over_seeds([run.levels[measure] for run in method.having(measure)], limit)
+    table = method.mean(measure)
+    table = table.iloc[spread_evenly(len(table), limit)]
     layers = [layer for layer in method.layers if layer in table.columns]
     values = table[layers].to_numpy().T
     state = np.where(np.isinf(values), 2.0, np.where(np.isnan(values), np.nan, _constant(method, table, layers)))
     values = np.where(np.isnan(state), values, np.nan).astype(np.float32)
     why = np.select([state == 1, state == 2], ["constant output", "not finite"], "").astype(object)
-    cells = {"x": table.index.to_numpy(), "y": [plain(layer) for layer in layers], "showscale": False}
+    cells = {"type": "heatmap", "x": table.index.to_numpy(), "y": [plain(n) for n in layers], "showscale": False}
     ends = {"zmin": float(scale.place(scale.low)), "zmax": float(scale.place(scale.high))}
     ramp = [[i / (len(style.VIRIDIS) - 1), code] for i, code in enumerate(style.VIRIDIS)]
     marks = [[i / 3, code] for i, code in zip(range(4), [style.CONSTANT] * 2 + [style.NOT_FINITE] * 2, strict=True)]
     hover = "%{y}<br>step %{x}: %{customdata"
     known = {"z": scale.place(values), "customdata": values, "hovertemplate": hover + ":.3~g}<extra></extra>"}
     other = {"z": state, "customdata": why, "hovertemplate": hover + "}<extra></extra>", "zmin": 1, "zmax": 2}
-    traces = [go.Heatmap(**cells, **known, **ends, colorscale=ramp, meta={"role": "values"})]
+    traces = [{**cells, **known, **ends, "colorscale": ramp, "meta": {"role": "values"}}]
     if not np.isnan(state).all():
-        traces.append(go.Heatmap(**cells, **other, colorscale=marks, meta={"role": "states"}))
+        traces.append({**cells, **other, "colorscale": marks, "meta": {"role": "states"}})
     height = int(np.clip(18 * len(layers) + 58, 150, 560))
     labelled = layers[:: -(-14 * len(layers) // (height - 50))]
-    ticks = {"tickvals": [plain(n) for n in labelled], "ticktext": [plain(style.short(n)) for n in labelled]}
-    made = style.figure(traces, STEP, "", height=height).update_xaxes(showgrid=False)
-    return made.update_yaxes(type="category", autorange="reversed", showgrid=False, tickmode="array", **ticks)
+    ticks, names = [plain(n) for n in labelled], [plain(style.short(n)) for n in labelled]
+    rows = axis("", type="category", autorange="reversed", showgrid=False, tickvals=ticks, ticktext=names)
+    return style.figure(traces, axis(STEP, showgrid=False), rows, height=height)
 
 
 def _constant(method: Method, table: pd.DataFrame, layers: list[str]) -> np.ndarray[Any, Any]:
@@ -158,11 +157,11 @@ def _constant(method: Method, table: pd.DataFrame, layers: list[str]) -> np.ndar
 def quantile_span(methods: Sequence[Method], layer: str) -> list[float]:
     """A vertical range that holds a layer's quantiles in all methods, and those of N(0, 1)."""
     names = [quantile_name(q) for q in QUANTILES]
-    runs = [(run, name) for method in methods for name in names for run in method.having(name, layer)]
-    return style.span([run.levels[name][layer] for run, name in runs], list(QUANTILES.values()))
+    drawn = [method.mean(name)[layer] for method in methods for name in names if method.having(name, layer)]
+    return style.span(drawn, list(QUANTILES.values()))
 
 
-def quantile_ribbon(method: Method, layer: str, *, span: Sequence[float] | None = None, limit: int = KEEP) -> go.Figure:
+def quantile_ribbon(method: Method, layer: str, *, span: list[float] | None = None, limit: int = KEEP) -> go.Figure:
     """Where a layer's activations lie through training: 5–95 %, 25–75 % and the median, mean over seeds.
 
     Args:
@@ -174,43 +173,37 @@ def quantile_ribbon(method: Method, layer: str, *, span: Sequence[float] | None 
     Returns:
         A figure with five lines, filled between; the same quantiles of N(0, 1) are dotted lines.
     """
-    runs = [method.having(quantile_name(q), layer) for q in QUANTILES]
-    if all(runs):
-        tables = [
-            over_seeds([run.levels[quantile_name(q)][[layer]] for run in r], limit)
-            for q, r in zip(QUANTILES, runs, strict=True)
-        ]
-        steps = tables[2].index
-        lows = [table[layer].reindex(steps) for table in tables]
-    else:
-        steps = pd.Index([], dtype=np.int64)
-        lows = [pd.Series(dtype=np.float32)] * 5
+    names = [quantile_name(q) for q in QUANTILES]
+    present = all(method.having(name, layer) for name in names)
+    table = pd.DataFrame({n: method.mean(n)[layer] if present else pd.Series(dtype=np.float64) for n in names})
+    table = table.dropna(how="all")
+    table = table.iloc[spread_evenly(len(table), limit)] if present else table
+    low, q25, median, q75, high = (table[name].to_numpy() for name in names)
     stroke = {"color": style.colour(method), "width": 2}
     traces = [
-        *band(steps, lows[0], lows[4], style.colour(method, 0.2), "5–95 %"),
-        *band(steps, lows[1], lows[3], style.colour(method, 0.35), "25–75 %"),
-        line(steps, lows[2], "median", line=stroke, hover="median at step %{x}: %{y:.3~g}"),
+        *band(table.index, low, high, style.colour(method, 0.2), "5–95 %"),
+        *band(table.index, q25, q75, style.colour(method, 0.35), "25–75 %"),
+        line(table.index, median, "median", line=stroke, hover="median at step %{x}: %{y:.3~g}"),
     ]
-    shapes = [style.reference(z, f"N(0, 1), {q:g}") for q, z in QUANTILES.items()]
-    made = style.figure(traces, STEP, "activation", shapes=shapes, annotations=_absent(not len(steps)))
-    return made.update_yaxes(range=span).update_xaxes(range=style.reach(steps) if len(steps) else None)
+    drawn = {"shapes": [style.reference(z, f"N(0, 1), {q:g}") for q, z in QUANTILES.items()], **_absent(not present)}
+    return style.figure(traces, axis(STEP, reach(table.index)), axis("activation", span), **drawn)
 
 
-def _absent(absent: bool) -> list[dict[str, Any]]:
-    return style.note("layer not measured here" if absent else None)
+def _absent(absent: bool) -> dict[str, Any]:
+    return {"annotations": style.note("layer not measured here" if absent else None)}
 
 
 def moment_span(methods: Sequence[Method], layer: str, measure: str) -> list[float]:
     """A vertical range for a moment of a layer in all methods: all of the layer's, and 98 % of the units' values."""
     runs = [run for method in methods for run in method.having(measure, layer)[:1]]
-    units = np.concatenate([np.empty(0), *(_units(run.units, measure, layer).to_numpy().ravel() for run in runs)])
+    units = np.concatenate([np.empty(0), *(_units(run, measure, layer).to_numpy().ravel() for run in runs)])
     units = units[np.isfinite(units)]
     inner = np.quantile(units, [0.01, 0.99]) if units.size else units
     return style.span([inner, *(run.levels[measure][layer] for run in runs)], [MOMENTS[measure]])
 
 
 def moment(
-    method: Method, layer: str, measure: str, *, span: Sequence[float] | None = None, limit: int = KEEP
+    method: Method, layer: str, measure: str, *, span: list[float] | None = None, limit: int = KEEP
 ) -> go.Figure:
     """A moment of a layer in the method's first run: the layer ± its standard error, its sampled units as thin lines.
 
@@ -226,31 +219,27 @@ def moment(
         N(0, 1) is a dotted line.
     """
     runs = method.having(measure, layer)
-    if runs:
-        level = runs[0].levels[measure][layer].dropna()
-        level = level.iloc[spread_evenly(len(level), limit)]
-        error = runs[0].errors[measure][layer].reindex(level.index)
-        units = _units(runs[0].units, measure, layer).reindex(level.index)
-    else:
-        level = error = pd.Series(dtype=np.float32)
-        units = pd.DataFrame()
-    x, y = _parted(units)
+    level = runs[0].levels[measure][layer].dropna() if runs else pd.Series(dtype=np.float32)
+    level = level.iloc[spread_evenly(len(level), limit)] if runs else level
+    error = runs[0].errors[measure][layer].reindex(level.index) if runs else level
+    units = _units(runs[0], measure, layer).reindex(level.index) if runs else pd.DataFrame()
     stroke = {"color": style.colour(method), "width": 2.2}
     low, high = finite(level) - finite(error), finite(level) + finite(error)
     traces = [
-        line(x, y, "units", line={"color": style.colour(method, 0.45), "width": 0.8}),
+        line(*_parted(units), "units", line={"color": style.colour(method, 0.45), "width": 0.8}),
         *band(level.index, low, high, style.colour(method, 0.25), "standard error"),
         line(level.index, level, "layer", line=stroke, hover="layer at step %{x}: %{y:.3~g}"),
     ]
-    shapes = [style.reference(MOMENTS[measure], "N(0, 1)")]
-    made = style.figure(traces, STEP, MOMENT_AXES[measure], shapes=shapes, annotations=_absent(level.empty), height=180)
-    return made.update_yaxes(range=span).update_xaxes(range=None if level.empty else style.reach(level.index))
+    drawn = {"shapes": [style.reference(MOMENTS[measure], "N(0, 1)")], **_absent(not runs)}
+    return style.figure(traces, axis(STEP, reach(level.index)), axis(MOMENT_AXES[measure], span), height=180, **drawn)
 
 
-def _units(units: Any, measure: str, layer: str) -> pd.DataFrame:
+def _units(run: Run, measure: str, layer: str) -> pd.DataFrame:
     """The sampled units of a layer, a table (step, unit); empty if none was sampled."""
-    table = units.get(measure)
-    return table[layer] if table is not None and layer in table.columns.get_level_values(0) else pd.DataFrame()
+    table = run.units.get(measure)
+    if table is None or layer not in table.columns.get_level_values(0):
+        return pd.DataFrame()
+    return pd.DataFrame(table[layer])
 
 
 def _parted(units: pd.DataFrame) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

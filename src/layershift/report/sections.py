@@ -95,7 +95,7 @@ def _curves(methods: Sequence[Method]) -> Section | str:
         having = [run for run in runs if measure in run.network and len(run.network[measure]) > 1]
         if having:
             accuracy = measure.endswith("accuracy")
-            figure = figures.curves(methods, measure, axis=axis, factor=factor, settled=accuracy)
+            figure = figures.curves(methods, measure, title=axis, factor=factor, settled=accuracy)
             notes += ["the accuracy axis leaves out the first tenth of training"] if accuracy else []
             panels.append(Panel(measure.replace("/", "-"), title, None, {"": figure}))
             size = max(-(-len(run.network[measure]) // 120) for run in having)

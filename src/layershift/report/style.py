@@ -78,10 +78,15 @@ def colour(method: Method, alpha: float = 1.0) -> str:
     return code if alpha == 1.0 else f"rgba({red},{green},{blue},{alpha})"
 
 
-def figure(traces: list[Any], x: str, y: str, **layout: Any) -> go.Figure:
-    """A figure in the report's style, with titles at its axes."""
-    made = go.Figure(traces, layout={"template": TEMPLATE, "showlegend": False, **layout})
-    return made.update_xaxes(title_text=x).update_yaxes(title_text=y)
+def figure(traces: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> go.Figure:
+    """A figure in the report's style; `x` and `y` are its axes, each with a `title`."""
+    axes = {"xaxis": x, "yaxis": y}
+    return go.Figure({"data": traces, "layout": {"template": TEMPLATE, "showlegend": False, **axes, **layout}})
+
+
+def axis(title: str, ends: list[float] | None = None, **more: Any) -> dict[str, Any]:
+    """An axis with its title and, unless Plotly is to choose it, its range."""
+    return {"title": {"text": title}, **({} if ends is None else {"range": ends}), **more}
 
 
 def finite(values: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -90,13 +95,14 @@ def finite(values: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.where(np.isfinite(values), values, np.float32(np.nan))
 
 
-def line(x: Any, y: Any, role: str, *, hover: str | None = None, **style: Any) -> go.Scatter:
+def line(x: Any, y: Any, role: str, *, hover: str | None = None, **style: Any) -> dict[str, Any]:
     """A line; `role` is kept in its `meta`, for those who read the plot again."""
     told = {"hoverinfo": "skip"} if hover is None else {"hovertemplate": hover + "<extra></extra>"}
-    return go.Scatter(x=np.asarray(x), y=finite(y), **{"mode": "lines", "meta": {"role": role}, **told, **style})
+    ends = {"x": np.asarray(x), "y": finite(y)}
+    return {"type": "scatter", "mode": "lines", "meta": {"role": role}, **ends, **told, **style}
 
 
-def band(x: Any, low: Any, high: Any, fill: str, role: str) -> list[go.Scatter]:
+def band(x: Any, low: Any, high: Any, fill: str, role: str) -> list[dict[str, Any]]:
     """Two invisible lines, and what is between them filled."""
     edge: dict[str, Any] = {"line": {"width": 0}}
     return [line(x, low, f"{role} low", **edge), line(x, high, f"{role} high", fill="tonexty", fillcolor=fill, **edge)]
@@ -128,8 +134,10 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [tick for tick in ticks if low / 2 <= tick <= high * 2]
 
 
-def reach(steps: Any) -> list[float]:
+def reach(steps: Any) -> list[float] | None:
     """The horizontal range of a plot: from the first to the last step, with a little air so that neither is cut."""
+    if not len(steps):
+        return None
     first, last = float(steps[0]), float(steps[-1])
     air = 0.02 * (last - first) or 0.5
     return [first - air, last + air]
