@@ -48,20 +48,16 @@ def test_not_measured_and_not_finite_are_told_apart(tmp_path) -> None:
     assert math.isnan(run.final.set_index("layer").loc["a", "value"])
 
 
-def test_of_two_estimators_of_one_measure_the_later_is_shown(tmp_path) -> None:
-    records = [Record(0, "a", "mean", 1.0, estimator="first"), Record(0, "a", "mean", 2.0, estimator="second")]
-    run = data.read_run(store(tmp_path / "run.db", records), "x")
-    assert run.levels["mean"].loc[0, "a"] == 2.0
-
-
 def test_many_steps_are_thinned_evenly_with_both_ends_kept(tmp_path) -> None:
     records = [Record(step, "a", "mean", float(step)) for step in range(0, 5000, 5)]
+    records += [Record(step, "", "train/loss", float(step)) for step in range(5000)]
     run = data.read_run(store(tmp_path / "run.db", records), "x")
     steps = run.levels["mean"].index.to_numpy()
     assert len(steps) == data.KEEP
     assert (steps[0], steps[-1]) == (0, 4995)
     assert set(np.diff(steps)) == {10, 15}
     assert run.steps == 1000
+    assert len(run.network["train/loss"]) == 5000, "what is cheap is read whole"
 
 
 def test_stores_are_found_below_folders_and_once_only(tmp_path, make_run) -> None:

@@ -151,7 +151,8 @@ def test_deep_and_long_runs_are_thinned_and_say_so(tmp_path, make_records, monke
     page = one(tmp_path, make_records("batch", 0, layers=["a", "b"], steps=range(90)))
     assert "All 90 measured steps are drawn." in page, "the heat map has few numbers a step"
     assert "40 of 90 measured steps are drawn, evenly spread." in page
-    x = payload_of(page)["panels"]["moments-0-mean"]["choices"]["a"]["data"][3]["x"]
+    payload = payload_of(page)
+    x = payload["steps"][payload["panels"]["moments-0-mean"]["choices"]["a"]["data"][3]["x"]]
     steps = np.frombuffer(base64.b64decode(x["bdata"]), x["dtype"].replace("i", "<i"))
     assert (len(steps), steps[0], steps[-1]) == (40, 0, 89)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -24,7 +24,7 @@ _SELECT = """
 SELECT record.step, series.layer, series.measure, record.value, record.stderr, record.n, series.unit,
        record.lower, record.upper, estimator.name, estimator.units
 FROM record JOIN series ON series.id = record.series JOIN estimator ON estimator.id = record.estimator
-ORDER BY record.series, record.step
+{where} ORDER BY record.series, record.step
 """
 _COLUMNS = ["step", "layer", "unit", "measure", "value", "stderr", "n", "lower", "upper", "estimator", "units"]
 
@@ -130,8 +130,19 @@ class Store:
             for step, layer, measure, value, *rest in self._rows()
         ]
 
-    def to_pandas(self) -> pd.DataFrame:
+    def steps(self) -> list[int]:
+        """The steps at which layers were measured, in order."""
+        with self._errors("read"):
+            rows = self._connection.execute(
+                "SELECT DISTINCT step FROM record JOIN series ON series.id = record.series WHERE layer != ''"
+            )
+            return sorted(step for (step,) in rows)
+
+    def to_pandas(self, *, steps: Collection[int] | None = None) -> pd.DataFrame:
         """All records as a table, in the order of `records`.
+
+        Args:
+            steps: of the layers' series only these steps, all if None; the network's series are always whole.
 
         Returns:
             Columns step, layer, unit, measure, value, stderr, n, lower, upper, estimator, units. Numbers that are not
@@ -140,7 +151,7 @@ class Store:
         Raises:
             ModuleNotFoundError: without pandas; the message names the extra to install.
         """
-        return table(self._rows())
+        return table(self._rows(steps))
 
     def close(self) -> None:
         """Close the file; closing twice does no harm."""
@@ -155,9 +166,11 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r}{', read_only=True' if self._read_only else ''})"
 
-    def _rows(self) -> list[tuple[Any, ...]]:
+    def _rows(self, steps: Collection[int] | None = None) -> list[tuple[Any, ...]]:
+        where = "WHERE layer = '' OR step IN (SELECT value FROM json_each(?))" if steps is not None else ""
+        values = () if steps is None else (json.dumps([int(step) for step in steps]),)
         with self._errors("read"):
-            return self._connection.execute(_SELECT).fetchall()
+            return self._connection.execute(_SELECT.format(where=where), values).fetchall()
 
     def _row(self, record: Record) -> tuple[object, ...]:
         where = (record.layer, record.unit, record.measure)

@@ -145,10 +145,15 @@ def read_run(path: Path, name: str) -> Run:
         ValueError: if it holds no record.
     """
     with open_store(path) as store:
-        return run_of(path, name, dict(store.meta), store.layers(), store.to_pandas())
+        steps = store.steps()
+        kept = [steps[i] for i in spread_evenly(len(steps), KEEP)]
+        frame = store.to_pandas(steps=None if len(kept) == len(steps) else kept)
+        return run_of(path, name, dict(store.meta), store.layers(), frame, steps=len(steps))
 
 
-def run_of(path: Path, name: str, meta: Mapping[str, Any], layers: Sequence[str], frame: pd.DataFrame) -> Run:
+def run_of(
+    path: Path, name: str, meta: Mapping[str, Any], layers: Sequence[str], frame: pd.DataFrame, *, steps: int
+) -> Run:
     """Make a run of a store's rows.
 
     Args:
@@ -156,10 +161,11 @@ def run_of(path: Path, name: str, meta: Mapping[str, Any], layers: Sequence[str]
         name: the run's name if its store has none.
         meta: the store's meta data.
         layers: names of layers in the order of the network; "" is ignored.
-        frame: rows with the columns of `Store.to_pandas()`.
+        frame: rows with the columns of `Store.to_pandas()`, at not many more than `KEEP` steps.
+        steps: how many steps were measured in all.
 
     Returns:
-        The run, layers thinned to `KEEP` steps.
+        The run.
 
     Raises:
         ValueError: if there is no row.
@@ -177,7 +183,7 @@ def run_of(path: Path, name: str, meta: Mapping[str, Any], layers: Sequence[str]
         seed=seed if isinstance(seed, int) else None,
         meta=meta,
         layers=[layer for layer in layers if layer],
-        steps=int(frame[frame["layer"] != ""]["step"].nunique()),
+        steps=steps,
         network={str(m): _series(rows) for m, rows in whole[whole["layer"] == ""].groupby("measure", sort=False)},
         levels=_tables(inner, ["layer"], "value"),
         errors=_tables(inner, ["layer"], "stderr"),
@@ -194,9 +200,6 @@ def _series(rows: pd.DataFrame) -> pd.Series:
 def _tables(rows: pd.DataFrame, columns: list[str], value: str) -> dict[str, pd.DataFrame]:
     tables = {}
     for measure, part in rows.groupby("measure", sort=False):
-        steps = np.sort(part["step"].unique())
-        part = part[part["step"].isin(steps[spread_evenly(len(steps), KEEP)])]
-        part = part.drop_duplicates(["step", *columns], keep="last")  # of two estimators of one measure, the later
         values = part[value].astype(float)
         part = part.assign(**{value: values.where(np.isfinite(values), np.inf)})
         tables[str(measure)] = part.pivot(

@@ -99,6 +99,12 @@ def payload(shown: Sequence[sections.Section]) -> str:
     """
     encoder = import_extra("plotly.utils", extra="report").PlotlyJSONEncoder
     panels: dict[str, Any] = {}
+    steps: dict[str, int] = {}  # many panels share their time axis: it is kept once, and traces have its number
+
+    def arrays(trace: dict[str, Any]) -> dict[str, Any]:
+        packed = {key: trace[key] for key in _ARRAYS if key in trace}
+        return packed | {"x": steps.setdefault(json.dumps(trace["x"], cls=encoder), len(steps))}
+
     for section in shown:
         for panel in section.panels:
             options = {choice: _plain(figure) for choice, figure in panel.figures.items()}
@@ -109,14 +115,15 @@ def payload(shown: Sequence[sections.Section]) -> str:
                 "layout": base["layout"],
                 "choices": {
                     choice: {
-                        "data": [{k: trace[k] for k in _ARRAYS if k in trace} for trace in option["data"]],
+                        "data": [arrays(trace) for trace in option["data"]],
                         "layout": {k: v for k, v in option["layout"].items() if v != base["layout"].get(k)},
                     }
                     for choice, option in options.items()
                 },
             }
     chosen = {section.key: section.chosen for section in shown}
-    everything = {"template": style.TEMPLATE, "panels": panels, "chosen": chosen}
+    axes = [json.loads(axis) for axis in steps]
+    everything = {"template": style.TEMPLATE, "steps": axes, "panels": panels, "chosen": chosen}
     return json.dumps(_without_nan(everything), cls=encoder, separators=(",", ":")).translate(_UNSAFE)
 
 

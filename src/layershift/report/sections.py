@@ -12,8 +12,8 @@ from layershift.report.data import KEEP, Method, Run, label, merge_orders
 from layershift.report.style import CONSTANT, NOT_FINITE, VIRIDIS, colour, log_ticks
 from layershift.report.words import count
 
-BUDGET = 1_200_000
-"""How many numbers the plots with a choice of layers hold in all: about 7 MB of page."""
+BUDGET = 500_000
+"""How many numbers the plots of a section hold at most, if 40 steps allow it: about 3 MB of page."""
 
 
 class Panel(NamedTuple):
@@ -164,7 +164,7 @@ def _quantiles(methods: Sequence[Method]) -> Section | str:
             '“Monitor(model, measures=("moments",), …)” measures them.'
         )
     layers = merge_orders(m.layers for m in having)
-    limit, thinned = _points(having, layers=len(layers), each=6 * len(having))
+    limit, thinned = _points(having, layers=len(layers), each=5 * len(having))
     spans = {layer: figures.quantile_span(having, layer) for layer in layers}
     panels = [
         Panel(
@@ -196,7 +196,7 @@ def _moments(methods: Sequence[Method]) -> Section | str:
     layers = merge_orders(m.layers for m in having)
     firsts = [m.runs[0] for m in having]
     units = max((t[t.columns[0][0]].shape[1] for run in firsts for t in run.units.values()), default=0)
-    limit, thinned = _points(having, layers=len(layers), each=len(having) * len(measures) * (4 + 2 * units))
+    limit, thinned = _points(having, layers=len(layers), each=len(having) * len(measures) * (3 + units))
     spans = {(layer, measure): figures.moment_span(having, layer, measure) for layer in layers for measure in measures}
     panels = []
     for m in having:

@@ -9,7 +9,7 @@
   function draw(id) {
     const panel = store.panels[id];
     const option = panel.choices[store.chosen[panel.section]];
-    const data = panel.data.map((style, i) => ({ ...style, ...option.data[i] }));
+    const data = panel.data.map((style, i) => ({ ...style, ...option.data[i], x: store.steps[option.data[i].x] }));
     const layout = structuredClone({ ...panel.layout, ...option.layout });
     layout.template = store.template;
     layout.height ??= 270;
