@@ -204,7 +204,7 @@ def test_the_theme_is_the_systems_until_the_button_changes_page_and_plots(visit,
     driver.execute_script("localStorage.clear()")
 
 
-@pytest.mark.parametrize("width", [360, 390, 768, 1200, 1600])
+@pytest.mark.parametrize("width", [360, 768, 1600])
 def test_nothing_reaches_over_the_edge_of_the_screen(visit, report, width) -> None:
     driver = visit(report, width=width, mobile=width < 700)
     driver.execute_script("document.querySelectorAll('details').forEach((d) => { d.open = true; })")

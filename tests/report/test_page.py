@@ -147,7 +147,7 @@ def test_a_store_is_read_while_it_is_being_written(tmp_path) -> None:
 
 
 def test_deep_and_long_runs_are_thinned_and_say_so(tmp_path, make_records, monkeypatch) -> None:
-    monkeypatch.setattr(sections, "BUDGET", 4000)
+    monkeypatch.setattr(sections, "BUDGET", 2000)
     page = one(tmp_path, make_records("batch", 0, layers=["a", "b"], steps=range(90)))
     assert "All 90 measured steps are drawn." in page, "the heat map has few numbers a step"
     assert "40 of 90 measured steps are drawn, evenly spread." in page
