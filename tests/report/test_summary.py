@@ -69,7 +69,7 @@ def test_single_runs_have_no_best(tmp_path) -> None:
     methods = make(tmp_path, {"a": [0.9], "b": [0.99]})
     assert column(methods, "accuracy").marks() == ["", ""]
     assert finding(methods).startswith("Test accuracy at the end: a (90.0\u00a0%) and b (99.0\u00a0%).")
-    assert not overview.table(methods)["several"]
+    assert not overview.table(methods)["spread"]
 
 
 def test_the_rule_is_two_standard_errors_of_the_difference() -> None:
@@ -83,15 +83,16 @@ def test_the_rule_is_two_standard_errors_of_the_difference() -> None:
 
 def test_a_single_run_is_told_by_its_course(tmp_path) -> None:
     methods = make(tmp_path, {"a": [0.9]})
-    assert "Between step 0 and step 1 the mean distance to N(0, I), over 1 layer, went from 0.500 to 0.400" in finding(
-        methods
+    assert finding(methods).startswith(
+        "Between step 0 and step 1 the mean distance to N(0, I), over 1 layer, went from 0.500 to 0.400; "
+        "now the layer farthest from it is fc, with 0.400."
     )
 
 
 def test_what_is_not_finite_is_said_and_not_averaged_away(tmp_path) -> None:
     methods = make(tmp_path, {"a": [0.9]}, values=(0.5, math.nan))
     assert math.isinf(column(methods, "distance").spreads[0].mean)
-    assert "Not finite: a, seed 0 from step 1 on, first in layer fc." in finding(methods)
+    assert "Not finite: layer fc of a, seed 0, first at step 1." in finding(methods)
 
 
 def test_distances_are_compared_over_the_layers_that_all_have(tmp_path) -> None:

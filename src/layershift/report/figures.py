@@ -139,8 +139,8 @@ def heat_map(method: Method, scale: Scale, *, measure: str = "normality", limit:
     if not np.isnan(state).all():
         traces.append({**cells, **other, "colorscale": marks, "meta": {"role": "states"}})
     height = int(np.clip(18 * len(layers) + 58, 150, 560))
-    labelled = layers[:: -(-14 * len(layers) // (height - 50))]
-    ticks, names = [plain(n) for n in labelled], [plain(style.short(n)) for n in labelled]
+    every = -(-14 * len(layers) // (height - 50))
+    ticks, names = [plain(n) for n in layers[::every]], [plain(n) for n in style.shorten(layers)[::every]]
     rows = axis("", type="category", autorange="reversed", showgrid=False, tickvals=ticks, ticktext=names)
     return style.figure(traces, axis(STEP, showgrid=False), rows, height=height)
 

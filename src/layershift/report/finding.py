@@ -55,23 +55,25 @@ def _course(run: Run) -> str:
         return f"{count(len(run.layers), 'layer')} measured at {count(run.steps, 'step')}"
     table = run.levels["normality"]
     first, last = table.iloc[0].dropna(), table.iloc[-1].dropna()
-    farthest = f"at step {table.index[-1]:,} the layer farthest from it is {last.idxmax()}, with {number(last.max())}"
+    start, end = f"step {table.index[0]:,}", f"step {table.index[-1]:,}"
+    over = f"mean distance to N(0, I), over {count(len(last), 'layer')},"
+    farthest = f"the layer farthest from it is {last.idxmax()}, with {number(last.max())}"
+    if np.isinf(last.max()):
+        return f"The {over} is not finite at {end}"
     if len(table) == 1:
-        return f"The mean distance of {count(len(last), 'layer')} to N(0, I) is {number(last.mean())}; {farthest}"
-    return (
-        f"Between step {table.index[0]:,} and step {table.index[-1]:,} the mean distance to N(0, I), over "
-        f"{count(len(last), 'layer')}, went from {number(first.mean())} to {number(last.mean())}; {farthest}"
-    )
+        return f"At {end} the {over} is {number(last.mean())}; {farthest}"
+    went = f"went from {number(first.mean())} to {number(last.mean())}"
+    return f"Between {start} and {end} the {over} {went}; now {farthest}"
 
 
 def _faults(methods: Sequence[Method]) -> list[str]:
-    """Where something stopped being finite: the earliest layer and step of each method."""
+    """Where something stopped being finite: the earliest step and layer of each method."""
     said = []
     for method in methods:
         seen = [found for run in method.runs for table in run.levels.values() for found in _first_fault(run, table)]
         if seen:
             step, _, layer, name = min(seen)
-            said.append(f"Not finite: {name} from step {step:,} on, first in layer {layer}")
+            said.append(f"Not finite: layer {layer} of {name}, first at step {step:,}")
     return said
 
 

@@ -22,7 +22,9 @@ def head(methods: Sequence[Method], title: str | None) -> dict[str, Any]:
     model, data = _said(metas, "model"), _said(metas, "data")
     named = label(methods) == "method"
     seeds = sorted({run.seed for method in methods for run in method.runs if run.seed is not None})
-    what = f"{model} on {data}" if model and data else model or data or "Distributions of a network's layers"
+    what = f"{model} on {data}" if model and data else model or data or "The layers of a network"
+    if len(metas) == 1 and not named and not model:
+        what = f"The layers of {methods[0].runs[0].name}"
     each = {len(method.runs) for method in methods}
     runs = count(len(metas), "run")
     if named and len(each) == 1:
@@ -96,16 +98,16 @@ def table(methods: Sequence[Method]) -> dict[str, Any]:
             remark = f"floor {number(floor, 2)}" if np.isfinite(floor) else ""
             cells.append({"text": score.texts()[i], "remark": remark, "mark": score.marks()[i]})
         rows.append({"name": method.name, "colour": colour(method), "runs": len(method.runs), "cells": cells})
+    spread = any(own.n > 1 for score in scores for own in score.spreads)
     remarks = {
-        "accuracy": "mean ± sd",
-        "distance": f"sliced W1, mean of {count(len(layers), 'layer')} ± sd",
-        "time": "median of a run, mean ± sd",
-        "loss": "mean ± sd",
+        "accuracy": "mean ± sd" if spread else "",
+        "distance": f"sliced W1, mean of {count(len(layers), 'layer')}{' ± sd' if spread else ''}",
+        "time": f"median of a run{', mean ± sd' if spread else ''}",
+        "loss": "mean ± sd" if spread else "",
     }
     columns = [{"title": score.title, "remark": remarks[score.key]} for score in scores]
     floor = any(np.isfinite(f) for score in scores for f in score.floors)
-    several = len(methods) > 1 and any(score.n > 1 for s in scores for score in s.spreads)
-    return {"columns": columns, "rows": rows, "floor": floor, "several": several, "label": label(methods)}
+    return {"columns": columns, "rows": rows, "floor": floor, "spread": spread, "label": label(methods)}
 
 
 def numbers(methods: Sequence[Method]) -> list[dict[str, Any]]:

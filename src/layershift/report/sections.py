@@ -37,6 +37,7 @@ class Section(NamedTuple):
         caption: n, spread, thinning.
         chosen: the layer that is shown first; "" if there is no choice.
         choices: the layers to choose from.
+        fixed: what the fixed vertical scale is called, which the reader can let go; "" if there is no choice.
         legend: pairs (colour, name).
         scale: the colour scale of heat maps: its stops and the ticks (place in per cent, text).
     """
@@ -49,6 +50,7 @@ class Section(NamedTuple):
     caption: str
     chosen: str = ""
     choices: Sequence[str] = ()
+    fixed: str = ""
     legend: Sequence[tuple[str, str]] = ()
     scale: dict[str, Any] | None = None
 
@@ -107,7 +109,8 @@ def _curves(methods: Sequence[Method]) -> Section | str:
         )
     spread = f"{seeds_of(methods, lambda run: bool(run.network))}: line, mean; band, lowest to highest"
     single = all(len(method.runs) == 1 for method in methods)
-    caption = "; ".join([seeds_of(methods, lambda run: bool(run.network)) + " each" if single else spread, *notes])
+    alone = seeds_of(methods, lambda run: bool(run.network)) + (" each" if len(methods) > 1 else "")
+    caption = "; ".join([alone if single else spread, *notes])
     title = "Accuracy and loss through training" if "accuracy" in panels[0].key else "Loss through training"
     lead = "How well, and how fast, the network learns."
     return Section("training", title, lead, panels, min(len(panels), 3), caption + ".", legend=legend_of(methods))
@@ -129,7 +132,8 @@ def _distance(methods: Sequence[Method]) -> Section | str:
         "Sliced W1 distance between a layer’s outputs and a standard normal distribution. Each row is a layer, "
         "the input at the top; time runs to the right. Dark is close to N(0, I), bright is far from it."
     )
-    caption = f"{seeds_of(having, lambda run: 'normality' in run.levels)}, mean; one colour scale for all. {thinned}"
+    caption = f"{seeds_of(having, lambda run: 'normality' in run.levels)}. {thinned}"
+    caption = f"Mean over seeds, {caption}" if any(len(m.having("normality")) > 1 for m in having) else caption
     columns = 1 if len(panels) == 1 else 2
     seen = {code for panel in panels for trace in panel.figures[""].data[1:] for code in np.unique(trace.z)}
     special = [pair for code, pair in _STATES.items() if code in seen]
@@ -179,10 +183,14 @@ def _quantiles(methods: Sequence[Method]) -> Section | str:
         "Light band, 5 to 95 % of the activations; dark band, 25 to 75 %; line, median. "
         "Dotted, the same five quantiles of N(0, 1): where a band leaves its dotted lines, the layer leaves N(0, 1)."
     )
-    caption = f"{seeds_of(having, lambda run: names[0] in run.levels)}, mean of each quantile. {thinned}"
+    caption = f"{seeds_of(having, lambda run: names[0] in run.levels)}. {thinned}"
+    caption = (
+        f"Mean of each quantile over seeds, {caption}" if any(len(m.having(names[0])) > 1 for m in having) else caption
+    )
+    fixed = f"one scale for all {label(methods)}s" if len(having) > 1 else ""
     first = _first_choice(methods, layers)
     columns = min(len(panels), 4 if len(panels) % 2 == 0 else 3)
-    return Section("quantiles", "Where a layer’s activations lie", lead, panels, columns, caption, first, layers)
+    return Section("quantiles", "Where a layer’s activations lie", lead, panels, columns, caption, first, layers, fixed)
 
 
 def _moments(methods: Sequence[Method]) -> Section | str:
@@ -210,9 +218,17 @@ def _moments(methods: Sequence[Method]) -> Section | str:
         f"Thick line, the layer as a whole, in a band of ± its standard error; {thin}dotted, N(0, 1). "
         "A stable layer has flat lines; units that part ways make its distribution shift."
     )
-    caption = f"One run: {which}. The common scale leaves out the outermost 2 % of the units’ values. {thinned}"
+    outermost = "the outermost 2 % of the units’ values"
+    if len(having) > 1:
+        fixed = f"one scale for all {label(methods)}s"
+        thinned = f"That scale leaves out {outermost}. {thinned}" if units else thinned
+    else:
+        fixed = f"leave out {outermost}" if units else ""
+    caption = f"One run: {which}. {thinned}"
     first = _first_choice(methods, layers)
-    return Section("moments", "Moments of a layer and its units", lead, panels, len(measures), caption, first, layers)
+    return Section(
+        "moments", "Moments of a layer and its units", lead, panels, len(measures), caption, first, layers, fixed
+    )
 
 
 def listed_seeds(runs: Sequence[Run]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,14 +61,31 @@ def plain(text: object) -> str:
     return html.escape(str(text), quote=False)
 
 
-def short(name: str, limit: int = 16) -> str:
-    """A name cut to its end, which says most about a layer.
+def shorten(names: Sequence[str], limit: int = 16) -> list[str]:
+    """Names of layers for an axis: without the parts that all begin or end with, and cut in the middle.
 
     Example:
-        >>> short("features.layer3.0.bn2")
-        '…es.layer3.0.bn2'
+        >>> shorten([f"model.encoder.layers.{k}.mlp.activation" for k in (0, 1)])
+        ['layers.0', 'layers.1']
+        >>> shorten(["features.downsample.convolution", "fc"])
+        ['features…volution', 'fc']
     """
-    return name if len(name) <= limit else "…" + name[1 - limit :]
+    parts = [name.split(".") for name in names]
+    if len(parts) > 1 and max(map(len, names)) > limit:
+        first = _common(parts)
+        if first and all(own[first].isdigit() for own in parts):
+            first -= 1  # a number alone says little
+        last = _common([own[first:][::-1] for own in parts])
+        parts = [own[first : len(own) - last] for own in parts]
+    joined = [".".join(own) for own in parts]
+    half = limit // 2
+    return [name if len(name) <= limit + 1 else f"{name[:half]}…{name[-half:]}" for name in joined]
+
+
+def _common(parts: Sequence[Sequence[str]]) -> int:
+    """How many of the first parts are the same in all; one is always left."""
+    shortest = min(map(len, parts))
+    return next((k for k in range(shortest) if len({own[k] for own in parts}) > 1), shortest - 1)
 
 
 def colour(method: Method, alpha: float = 1.0) -> str:
