@@ -95,6 +95,15 @@ def test_what_is_not_finite_is_said_and_not_averaged_away(tmp_path) -> None:
     assert "Not finite: layer fc of a, seed 0, first at step 1." in finding(methods)
 
 
+def test_a_constant_layer_is_said_to_be_constant_and_not_to_be_broken(tmp_path) -> None:
+    with Store(tmp_path / "run.db") as store:
+        store.write([Record(s, n, "variance", 1.0) for s in range(3) for n in ("first", "second")])
+        store.write([Record(2, "second", m, v) for m, v in {"variance": 0.0, "skewness": math.nan}.items()])
+        store.set_meta("method", "a")
+    said = finding(read_methods([tmp_path]))
+    assert said == "2 layers measured at 3 steps. Constant: layer second of a, first at step 2."
+
+
 def test_distances_are_compared_over_the_layers_that_all_have(tmp_path) -> None:
     for method, layers in {"a": ["x", "y"], "b": ["x", "norm", "y"]}.items():
         with Store(tmp_path / method / "run.db") as store:

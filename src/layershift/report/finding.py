@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from layershift.report.data import Method, Run
 from layershift.report.summary import Score, scores
 from layershift.report.words import count, listed, number
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def finding(methods: Sequence[Method]) -> str:
@@ -67,19 +64,24 @@ def _course(run: Run) -> str:
 
 
 def _faults(methods: Sequence[Method]) -> list[str]:
-    """Where something stopped being finite: the earliest step and layer of each method."""
+    """Where layers stopped being finite or put out a constant: the earliest step and layer of each method."""
     said = []
     for method in methods:
-        seen = [found for run in method.runs for table in run.levels.values() for found in _first_fault(run, table)]
-        if seen:
-            step, _, layer, name = min(seen)
-            said.append(f"Not finite: layer {layer} of {name}, first at step {step:,}")
+        broken = [_first(run, name, np.isinf) for run in method.runs for name in ("mean", "variance", "normality")]
+        constant = [_first(run, "variance", lambda table: table == 0) for run in method.runs]
+        for what, found in (("Not finite", broken), ("Constant", constant)):
+            if seen := [place for places in found for place in places]:
+                step, _, layer, run = min(seen)
+                said.append(f"{what}: layer {layer} of {run}, first at step {step:,}")
     return said
 
 
-def _first_fault(run: Run, table: pd.DataFrame) -> list[tuple[int, int, str, str]]:
-    """Step, place in the network, name and run of a table's first number that is not finite, if there is one."""
-    rows, columns = np.nonzero(np.isinf(table.to_numpy()))
+def _first(run: Run, measure: str, fault: Callable[[Any], Any]) -> list[tuple[int, int, str, str]]:
+    """Step, place in the network, name and run of the first faulty number of a measure, if there is one."""
+    if measure not in run.levels:
+        return []
+    table = run.levels[measure]
+    rows, columns = np.nonzero(fault(table.to_numpy()))
     steps, names = table.index.tolist(), [str(c) for c in table.columns]
     found = [
         (int(steps[r]), run.layers.index(names[c]), names[c], run.name) for r, c in zip(rows, columns, strict=True)
