@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
     go = import_extra("plotly.graph_objects", extra="report")
 
-# Okabe and Ito's palette (colour-blind safe), its blue lightened, ordered so that the first have contrast on both papers.
+# Okabe and Ito's palette (colour-blind safe), its blue lightened; the first four have contrast on both papers.
 COLOURS = ("#1E7FC2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 VIRIDIS = ("#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725")
 NOT_FINITE, CONSTANT = "#e5177b", "#9b9b9b"
