@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import csv
+import io
 import json
 import math
 import re
@@ -339,3 +341,20 @@ def test_the_numbers_can_be_filtered(visit, report) -> None:
         """
     )
     assert shown == ["vanilla", "batch", "unitization", "per"]
+
+
+def test_the_numbers_are_saved_with_all_their_digits(visit, report, truth) -> None:
+    driver = visit(report)
+    text = driver.execute_async_script(
+        """
+        const done = arguments[0];
+        URL.createObjectURL = (blob) => { blob.text().then(done); return "data:,"; };
+        document.getElementById("csv").click();
+        """
+    )
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert len(rows) == 504
+    row = next(r for r in rows if (r["method"], r["layer"], r["measure"]) == ("batch", "network", "test/accuracy"))
+    finals = [values(frame, "", "test/accuracy")[-1] for frame in truth["batch"]]
+    assert float(row["mean"]) == pytest.approx(np.mean(finals), rel=1e-12)
+    assert (row["runs"], row["samples"]) == ("3", "360")

@@ -157,7 +157,14 @@ def test_meta_data_of_strange_kinds_does_no_harm(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0.00"), (-0.01234, "-0.0123"), (99.96, "100.0"), (math.inf, "not finite"), (1234.5, "1,234")],
+    [
+        (0.0, "0"),
+        (0.0028, "0.00280"),
+        (-0.01234, "-0.0123"),
+        (99.96, "100.0"),
+        (math.inf, "not finite"),
+        (1234.5, "1,234"),
+    ],
 )
 def test_numbers_are_written_for_people(value, text) -> None:
     assert number(value) == text

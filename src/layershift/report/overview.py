@@ -114,8 +114,7 @@ def numbers(methods: Sequence[Method]) -> list[dict[str, Any]]:
     """Every plotted final number."""
     network = ["test/accuracy", "val/accuracy", "test/loss", "val/loss", "train/loss", "step_seconds"]
     inner = ["normality", "normality_floor", *figures.MOMENTS, *map(figures.quantile_name, figures.QUANTILES)]
-    rows: list[dict[str, Any]] = summary.numbers(methods, network + inner).to_dict("records")  # type: ignore[assignment]
-    return rows
+    return summary.numbers(methods, network + inner)
 
 
 def configurations(methods: Sequence[Method]) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def milliseconds(run: Run) -> float:
     return 1000 * float(run.network["step_seconds"].median()) if "step_seconds" in run.network else math.nan
 
 
-def numbers(methods: Sequence[Method], measures: Sequence[str]) -> pd.DataFrame:
+def numbers(methods: Sequence[Method], measures: Sequence[str]) -> list[dict[str, Any]]:
     """The last value of every series, over the runs of each method.
 
     Args:
@@ -131,37 +131,35 @@ def numbers(methods: Sequence[Method], measures: Sequence[str]) -> pd.DataFrame:
         measures: which ones, in the order in which they are wanted.
 
     Returns:
-        A row for each method, layer and measure with the columns method, layer, measure, step, mean, sd, seeds, stderr
-        (root mean square over runs), n, estimator, units.
+        For each method, layer and measure its method, layer, measure, step, mean, sd, seeds, stderr (root mean square
+        over runs), n, estimator, units; layers in the order of the network, the network itself last.
     """
     rows = []
     for method in methods:
-        frame = pd.concat([run.final.assign(run=k) for k, run in enumerate(method.runs)])
-        frame = frame[frame["measure"].isin(measures)]
-        for key, part in frame.groupby(["layer", "measure"], sort=False):
-            layer, measure = map(str, key)
-            spread = Spread.of(part["value"].fillna(math.inf))
-            row = part.iloc[0]
-            error = float((part["stderr"].astype(float) ** 2).mean() ** 0.5)
-            samples = part["n"].dropna()
-            rows.append(
-                {
-                    "method": method.name,
-                    "layer": layer,
-                    "measure": measure,
-                    "step": int(part["step"].max()),
-                    "mean": spread.mean,
-                    "sd": spread.sd,
-                    "seeds": spread.n,
-                    "stderr": error,
-                    "n": int(samples.min()) if len(samples) else None,
-                    "estimator": row["estimator"],
-                    "units": row["units"],
-                    "order": (measures.index(measure), [*method.layers, ""].index(layer)),
-                }
-            )
-    rows.sort(key=lambda row: ([m.name for m in methods].index(row["method"]), row["order"][::-1]))
-    return pd.DataFrame(rows).drop(columns="order", errors="ignore")
+        frame = pd.concat([run.final for run in method.runs])
+        groups = {tuple(map(str, key)): part for key, part in frame.groupby(["layer", "measure"], sort=False)}
+        order = [(layer, measure) for layer in [*method.layers, ""] for measure in measures]
+        rows += [_number(method, *key, groups[key]) for key in order if key in groups]
+    return rows
+
+
+def _number(method: Method, layer: str, measure: str, part: pd.DataFrame) -> dict[str, Any]:
+    """One last value: `part` has a row for each run."""
+    spread = Spread.of(part["value"].fillna(math.inf))
+    samples = part["n"].dropna()
+    return {
+        "method": method.name,
+        "layer": layer,
+        "measure": measure,
+        "step": int(part["step"].max()),
+        "mean": spread.mean,
+        "sd": spread.sd,
+        "seeds": spread.n,
+        "stderr": float((part["stderr"].astype(float) ** 2).mean() ** 0.5),
+        "n": int(samples.min()) if len(samples) else None,
+        "estimator": part.iloc[0]["estimator"],
+        "units": part.iloc[0]["units"],
+    }
 
 
 def configuration(run: Run) -> dict[str, str]:

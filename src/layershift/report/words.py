@@ -45,9 +45,11 @@ def number(value: float, digits: int = 3) -> str:
         return "–"
     if math.isinf(value):
         return "not finite"
-    if value != 0 and (abs(value) < 10**-digits or abs(value) >= 1e7):
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-4 or abs(value) >= 1e7:
         return f"{value:.{digits - 1}e}"
-    size = math.floor(math.log10(abs(value))) if value else 0
+    size = math.floor(math.log10(abs(value)))
     return f"{value:,.{max(digits - 1 - size, 0)}f}"
 
 

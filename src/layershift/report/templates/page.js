@@ -61,7 +61,8 @@
     rows.forEach((row) => { row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word)); });
   });
   document.getElementById("csv").addEventListener("click", () => {
-    const quote = (cell) => `"${cell.textContent.replaceAll('"', '""')}"`;
+    // All digits of a number; a text that a spreadsheet would take for a formula stays a text.
+    const quote = (cell) => cell.dataset.v ?? `"${cell.textContent.replace(/^[=+@-]/, "'$&").replaceAll('"', '""')}"`;
     const text = [...document.querySelectorAll("#number-table tr")].map((row) => [...row.cells].map(quote).join(",")).join("\r\n");
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
