@@ -1,9 +1,9 @@
 r"""Quantiles of a stream, to a fixed relative accuracy, from counts that merge by adding.
 
-A number falls into the bin of its sign, its exponent and the first seven bits of its fraction: the upper half of its
-float32 pattern. Neighbouring edges differ at most by the factor $1 + 2^{-7}$, so that a quantile that is read from the
-counts is off by at most 0.8 % of its value; interpolation inside the bin makes the usual error much smaller. Counting
-needs no logarithm and no choice of range from the data, and merging is adding, so a stream gives what the batch gives.
+A number falls into the bin of its bfloat16: sign, exponent and seven bits of fraction. A bin is at most $2^{-7}$ wide
+relative to its numbers, so that a quantile that is read from the counts is off by at most 0.8 % of its value;
+interpolation inside the bin makes the usual error much smaller. Counting needs no logarithm and no choice of range from
+the data, and merging is adding, so a stream gives what the batch gives.
 
 References:
     C. Masson, J. E. Rim, H. K. Lee, 2019, "DDSketch: a fast and fully-mergeable quantile sketch with relative-error
@@ -22,41 +22,35 @@ from layershift._checks import check, check_floating, check_rank
 RELATIVE_ACCURACY = 2.0**-7
 """A quantile is off by at most this part of its value, between 2^-24 and 2^24 in magnitude."""
 
-_PER_OCTAVE = 128
-_SMALLEST, _LARGEST = -24, 24  # exponents of two; smaller magnitudes count as 0, larger ones as infinite
-_MAGNITUDES = (_LARGEST - _SMALLEST) * _PER_OCTAVE
-_ZERO = _MAGNITUDES + 1  # the bin of 0; to its left the negative numbers, to its right the positive ones
-BINS = 2 * _MAGNITUDES + 4
-"""Bins of a sketch, in ascending order; the last one counts NaN and infinities, which no quantile takes in."""
+_PER_OCTAVE = 128  # bfloat16 numbers between two powers of two
+_BASE = (127 - 24) * _PER_OCTAVE - 1  # bit pattern below that of 2^-24: numbers up to it count as 0
+_MAGNITUDES = 48 * _PER_OCTAVE  # up to 2^24; numbers beyond count as infinite
+_ZERO = _MAGNITUDES + 2  # the bin of 0; to its left the negative numbers, to its right the positive ones
+_INFINITY = 255 * _PER_OCTAVE  # bit pattern; those of NaN lie above
+BINS = 2 * _ZERO + 1
+"""Bins of a sketch, in ascending order; the first and the last count NaN and infinities, which no quantile takes in."""
 
-
-@lru_cache(maxsize=8)
-def _bin_of_pattern(device: torch.device) -> Tensor:
-    """The bin of each of the 2^16 upper halves of a float32."""
-    pattern = torch.arange(2**16)
-    magnitude = pattern % 2**15
-    rank = (magnitude - (127 + _SMALLEST) * _PER_OCTAVE + 1).clamp(0, _MAGNITUDES + 1)
-    bins = torch.where(pattern >= 2**15, _ZERO - rank, _ZERO + rank)
-    return torch.where(magnitude >= 255 * _PER_OCTAVE, BINS - 1, bins).to(device)
+_CHUNK = {"cpu": 2**18}  # numbers at a time, so that what lies between two passes stays in the cache
 
 
 @lru_cache(maxsize=8)
 def _edges(device: torch.device) -> tuple[Tensor, Tensor]:
     """Lower and upper edges of the bins of finite numbers; the bin of 0 has no width, the outermost are infinite."""
-    rank = torch.arange(_MAGNITUDES + 1)
-    exponent, fraction = rank // _PER_OCTAVE + _SMALLEST, rank % _PER_OCTAVE
-    edge = (1 + fraction / _PER_OCTAVE).double() * 2.0 ** exponent.double()
+    pattern = torch.arange(_BASE, _BASE + _MAGNITUDES + 2, dtype=torch.int16)
+    number = pattern.view(torch.bfloat16).double()
+    edge = (number[1:] + number[:-1]) / 2  # bfloat16 rounds to the nearest
     zero, infinity = edge.new_zeros(1), edge.new_full((1,), torch.inf)
     inner, outer = torch.cat([zero, edge[:-1], infinity]), torch.cat([zero, edge[1:], infinity])
     lower, upper = torch.cat([-outer[1:].flip(0), inner]), torch.cat([-inner[1:].flip(0), outer])
     return lower.to(device), upper.to(device)
 
 
-def quantile_sketch(x: Tensor) -> Tensor:
+def quantile_sketch(x: Tensor, *, counts: Tensor | None = None) -> Tensor:
     """Count numbers in bins of equal relative width, row by row.
 
     Args:
         x: numbers, shape `(R, M)`.
+        counts: a sketch of earlier numbers to add to, in place.
 
     Returns:
         Counts, shape `(R, BINS)`, int64. Sketches of two sets of numbers add up to the sketch of both.
@@ -73,11 +67,22 @@ def quantile_sketch(x: Tensor) -> Tensor:
     """
     check_floating("x", x)
     check_rank("x", x, (2,), "(R, M)")
-    pattern = (x.float().contiguous().view(torch.int32) >> 16).bitwise_and_(2**16 - 1)
-    bins = _bin_of_pattern(x.device)[pattern]
-    counts = torch.zeros(x.shape[0], BINS, dtype=torch.int64, device=x.device)
+    if counts is None:
+        counts = torch.zeros(x.shape[0], BINS, dtype=torch.int64, device=x.device)
     one = torch.ones((), dtype=torch.int64, device=x.device)
-    return counts.scatter_add_(1, bins, one.expand_as(bins))  # bincount would wait for the GPU
+    for part in torch.split(x, max(_CHUNK.get(x.device.type, 2**24) // max(len(x), 1), 1), dim=1):
+        bins = _bin(part).long()
+        counts.scatter_add_(1, bins, one.expand_as(bins))  # bincount would wait for the GPU
+    return counts
+
+
+def _bin(x: Tensor) -> Tensor:
+    pattern = x.to(torch.bfloat16, memory_format=torch.contiguous_format).view(torch.int16)
+    magnitude = pattern & 0x7FFF
+    rank = (magnitude - _BASE).clamp_(0, _MAGNITUDES + 1)
+    rank += ((magnitude - _INFINITY) >> 15) + 1  # one further if not finite; a right shift by 15 gives -1 or 0
+    sign = pattern >> 15
+    return (rank ^ sign).sub_(sign).add_(_ZERO)
 
 
 def sketch_quantile(sketch: Tensor, q: Tensor) -> Tensor:
@@ -101,11 +106,11 @@ def sketch_quantile(sketch: Tensor, q: Tensor) -> Tensor:
         tensor([[250, 500]], dtype=torch.int32)
     """
     check(sketch.dim() == 2 and sketch.shape[1] == BINS, "sketch", f"shape (R, {BINS})", f"shape {tuple(sketch.shape)}")
-    upto = sketch[:, :-1].cumsum(1).double()
+    sketch = sketch[:, 1:-1]
+    upto = sketch.cumsum(1)
     count = upto[:, -1:]
-    rank = q.to(upto).clamp(0, 1) * (count - 1).clamp(min=0)
-    rank = rank.expand(len(sketch), -1)
-    found = torch.searchsorted(upto, rank.contiguous(), right=True).clamp(max=BINS - 2)
+    rank = (q.to(upto.device, torch.float64).clamp(0, 1) * (count - 1).clamp(min=0)).expand(len(sketch), -1)
+    found = torch.searchsorted(upto, rank.floor().long(), right=True).clamp(max=BINS - 3)
     inside = sketch.gather(1, found).double()
     place = (rank - upto.gather(1, found) + inside + 0.5) / inside
     lower, upper = (edge[found] for edge in _edges(sketch.device))
@@ -126,4 +131,4 @@ def nonfinite_share(sketch: Tensor) -> Tensor:
         >>> nonfinite_share(quantile_sketch(torch.tensor([[1.0, torch.nan]])))
         tensor([0.5000], dtype=torch.float64)
     """
-    return sketch[:, -1].double() / sketch.sum(1)
+    return (sketch[:, 0] + sketch[:, -1]).double() / sketch.sum(1)

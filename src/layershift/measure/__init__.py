@@ -2,5 +2,6 @@
 
 from layershift.measure.estimate import Estimate
 from layershift.measure.moments import Moments
+from layershift.measure.normality import Normality
 
-__all__ = ["Estimate", "Moments"]
+__all__ = ["Estimate", "Moments", "Normality"]

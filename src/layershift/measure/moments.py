@@ -106,14 +106,14 @@ class Moments(Metric):
         check(x.dim() >= 2, "x", "a tensor of shape (N, C, …)", f"shape {tuple(x.shape)}")
         x = x.detach().movedim(self.channel_dim, 1)
         units = self._units_of(x)
-        table = moment_table(x)
+        table = _table(x)
         columns = [pool_moments(table, 1, keepdim=True), MomentTable(*(f[:, units] for f in table))]
         joined = MomentTable(*(torch.cat(fields, 1) for fields in zip(*columns, strict=True)))
         rows = slice(joined.mean.shape[1])
         self.sums[rows] = _merge(torch.stack([self.sums[rows], _pack(moment_sums(joined))]))
-        self.counts[:1] += quantile_sketch(x.reshape(1, -1))
+        quantile_sketch(x.reshape(1, -1), counts=self.counts[:1])
         if len(units):
-            self.counts[1 : rows.stop] += quantile_sketch(x[:, units].transpose(0, 1).flatten(1))
+            quantile_sketch(x[:, units].transpose(0, 1).flatten(1), counts=self.counts[1 : rows.stop])
 
     def _units_of(self, x: Tensor) -> Tensor:
         """Choose the units at the first update, and move to the input's device."""
@@ -125,35 +125,61 @@ class Moments(Metric):
 
     def compute(self) -> dict[str, Estimate]:
         """Moments and quantiles of everything since the last `reset`."""
-        rows = slice(1 + self.num_units if self.unit_indices is None else 1 + len(self.unit_indices))
-        summary = summarize_moments(_unpack(self.sums[rows]))
-        value, stderr = self._quantiles(summary, self.counts[rows])
-        share = nonfinite_share(self.counts[rows]).unsqueeze(1)
-        value = torch.cat([summary.value, value, share], 1)
-        stderr = torch.cat([summary.stderr, stderr, torch.full_like(share, torch.nan)], 1)
+        return self.compute_all([self])[0]
+
+    @staticmethod
+    def compute_all(metrics: Sequence[Moments]) -> list[dict[str, Estimate]]:
+        """What `compute` gives, for metrics with the same options at the cost of one.
+
+        Args:
+            metrics: on one device; not reduced across ranks.
+
+        Returns:
+            The estimates of each.
+        """
+        rows = [1 + (m.num_units if m.unit_indices is None else len(m.unit_indices)) for m in metrics]
+        summary = summarize_moments(_unpack(torch.cat([m.sums[:r] for m, r in zip(metrics, rows, strict=True)])))
+        parts = zip(*(torch.split(numbers, rows) for numbers in summary), strict=True)
+        return [m._estimates(MomentSummary(*part)) for m, part in zip(metrics, parts, strict=True)]
+
+    def _estimates(self, summary: MomentSummary) -> dict[str, Estimate]:
+        """Add the quantiles, and name the columns; the first row is the layer, the others its units."""
+        counts = self.counts[: len(summary.n)]
+        quantile, error = _quantiles(self.quantiles, summary, counts)
+        share = nonfinite_share(counts).unsqueeze(1)
+        value = torch.cat([summary.value, quantile, share], 1)
+        stderr = torch.cat([summary.stderr, error, torch.full_like(share, torch.nan)], 1)
         described = [
             *((name, _BY_MOMENTS, units) for name, units in _MOMENTS.items()),
             *((f"quantile_{q:g}", _BY_SKETCH, "x") for q in self.quantiles),
             ("nonfinite", "count", "1"),
         ]
-        estimates = {}
+        n, estimates = summary.n, {}
         for (name, estimator, units), v, s in zip(described, value.unbind(1), stderr.unbind(1), strict=True):
-            estimates[name] = Estimate(v[0], s[0], summary.n[0], estimator=estimator, units=units)
-            estimates[f"{name}/units"] = Estimate(v[1:], s[1:], summary.n[1:], estimator=estimator, units=units)
+            estimates[name] = Estimate(v[0], s[0], n[0], estimator=estimator, units=units)
+            estimates[f"{name}/units"] = Estimate(v[1:], s[1:], n[1:], estimator=estimator, units=units)
         return estimates
 
-    def _quantiles(self, summary: MomentSummary, counts: Tensor) -> tuple[Tensor, Tensor]:
-        _, variance, _, kurtosis = summary.value.unbind(1)
-        numbers = counts.sum(1).clamp(min=1)
-        worth = torch.minimum(
-            variance / summary.stderr[:, 0].square(), (kurtosis - 1) * (variance / summary.stderr[:, 1]).square()
-        )
-        worth = torch.minimum(torch.maximum(worth.nan_to_num(0), summary.n), numbers).unsqueeze(1)
-        p = torch.tensor(self.quantiles, dtype=torch.float64, device=counts.device)
-        step = (p * (1 - p) / worth).sqrt()
-        low, value, high = sketch_quantile(counts, torch.cat([p - step, p.expand_as(step), p + step], 1)).chunk(3, 1)
-        known = (p - step >= 0) & (p + step <= 1) & (summary.n > 1).unsqueeze(1)
-        return value, torch.where(known, (high - low) / 2, torch.nan)
+
+def _quantiles(quantiles: Sequence[float], summary: MomentSummary, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantiles and their standard errors, both `(R, Q)`."""
+    _, variance, _, kurtosis = summary.value.unbind(1)
+    by_mean = variance / summary.stderr[:, 0].square()
+    by_variance = (kurtosis - 1) * (variance / summary.stderr[:, 1]).square()
+    worth = torch.maximum(torch.minimum(by_mean, by_variance).nan_to_num(0), summary.n)
+    worth = torch.minimum(worth, counts.sum(1).clamp(min=1)).unsqueeze(1)
+    p = torch.tensor(quantiles, dtype=torch.float64, device=counts.device)
+    step = (p * (1 - p) / worth).sqrt()
+    low, value, high = sketch_quantile(counts, torch.cat([p - step, p.expand_as(step), p + step], 1)).chunk(3, 1)
+    known = (p - step >= 0) & (p + step <= 1) & (summary.n > 1).unsqueeze(1)
+    return value, torch.where(known, (high - low) / 2, torch.nan)
+
+
+def _table(x: Tensor) -> MomentTable:
+    """The moment table, on a CPU some samples at a time, so that what lies between two passes stays in the cache."""
+    samples = max(2**17 // x[0].numel(), 1) if x.device.type == "cpu" and x.numel() > 0 else len(x)
+    tables = [moment_table(part) for part in torch.split(x, max(samples, 1))]
+    return tables[0] if len(tables) == 1 else MomentTable(*map(torch.cat, zip(*tables, strict=True)))
 
 
 def _spread(count: int, size: int) -> Tensor:

@@ -1,0 +1,110 @@
+"""The distance of a layer's outputs to N(0, I), as a stream."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from layershift._checks import accumulation_dtype, check, check_floating, check_not_empty
+from layershift.functional.normal_distance import normal_distance, normal_floor
+from layershift.measure.estimate import Estimate
+
+
+class Normality(Metric):
+    r"""Sliced W1 between a layer's outputs and N(0, I), with its standard error and its floor.
+
+    A sample is one image's whole map, flattened to $\mathbb R^d$. It is projected on random unit directions, the same
+    ones for all samples, steps and ranks; the distance of each projection to N(0, 1) is a closed form of its sorted
+    values. Only projections are kept: memory is `max_samples × num_projections` numbers, whatever the layer's size.
+
+    Samples of N(0, I) itself are not at distance 0 but, on average, at `floor`, because they are finitely many.
+
+    Args:
+        num_projections: how many directions.
+        seed: of the directions, and of the choice of samples beyond `max_samples`.
+        max_samples: how many samples are kept; of more, a uniform random choice without replacement.
+        **kwargs: options of `torchmetrics.Metric`.
+
+    Returns:
+        `compute()` gives an `Estimate` of shape `()`; `n` counts the samples that were kept.
+
+    Raises:
+        ValueError: if an option is out of range, or `update` gets fewer than two dimensions or no element.
+        TypeError: if `update` does not get a floating point tensor.
+
+    Example:
+        >>> normality = Normality()
+        >>> for _ in range(8):
+        ...     normality.update(torch.randn(64, 3, 4, 4))
+        >>> near = normality.compute()
+        >>> abs(near.value - near.floor) < 5 * near.stderr
+        tensor(True)
+    """
+
+    full_state_update = False
+    kept: list[Tensor] | Tensor  # a tensor once it has been gathered from all ranks
+
+    def __init__(self, *, num_projections: int = 64, seed: int = 0, max_samples: int = 4096, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check(num_projections >= 1, "num_projections", "a number of directions, 1 or more", num_projections)
+        check(max_samples >= 1, "max_samples", "a number of samples, 1 or more", max_samples)
+        self.num_projections, self.seed, self.max_samples = num_projections, seed, max_samples
+        # One state of rows (priority, projections): the kept samples are those of least priority, on every rank and
+        # after merging, and that is a uniform choice.
+        self.add_state("kept", [], dist_reduce_fx="cat")
+
+    def update(self, x: Tensor) -> None:
+        """Take in the outputs of a layer.
+
+        Args:
+            x: activations of shape `(N, …)`; a sample is all that follows the first dimension.
+        """
+        check_floating("x", x)
+        check(x.dim() >= 2, "x", "a tensor of shape (N, C, …)", f"shape {tuple(x.shape)}")
+        check_not_empty("x", x)
+        samples = x.detach().flatten(1).to(accumulation_dtype(x))
+        directions = _directions(samples.shape[1], self.num_projections, self.seed, x.device, samples.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            projected = samples @ directions
+        generator = torch.Generator(x.device).manual_seed(hash((self.seed, _rank(), self._update_count)) % 2**63)
+        priority = torch.rand(len(samples), 1, device=x.device, dtype=torch.float64, generator=generator)
+        assert isinstance(self.kept, list)
+        self.kept.append(torch.cat([priority.to(projected), projected], 1))
+        if sum(map(len, self.kept)) > self.max_samples:
+            self.kept[:] = [self._choose()]
+
+    def compute(self) -> Estimate:
+        """The distance of everything since the last `reset`."""
+        rows = self._choose()
+        distance, n = normal_distance(rows[:, 1:]), len(rows)
+        return Estimate(
+            distance.value,
+            distance.stderr,
+            torch.full_like(distance.value, n),
+            estimator=f"sliced W1 to N(0, I), {self.num_projections} directions; standard error over samples and "
+            "directions; N(0, I) itself gives the floor at this n",
+            units="x",
+            floor=torch.full_like(distance.value, normal_floor(n)),
+        )
+
+    def _choose(self) -> Tensor:
+        kept = self.kept if isinstance(self.kept, Tensor) else torch.cat(self.kept)
+        if len(kept) <= self.max_samples:
+            return kept
+        return kept[kept[:, 0].topk(self.max_samples, largest=False).indices]
+
+
+def _rank() -> int:
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return int(torch.distributed.get_rank()) if distributed else 0
+
+
+@lru_cache(maxsize=4)  # layers of one size follow each other; more entries would hold on to much memory
+def _directions(size: int, count: int, seed: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Uniform directions on the sphere, as columns."""
+    noise = torch.randn(size, count, generator=torch.Generator(device).manual_seed(seed), device=device, dtype=dtype)
+    return noise.div_(torch.linalg.vector_norm(noise, dim=0))

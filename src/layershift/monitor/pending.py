@@ -1,0 +1,100 @@
+"""Numbers that a device may still be computing, on their way to the store: one copy a step, waited for by nobody."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from layershift.monitor.store import Record
+
+if TYPE_CHECKING:
+    from layershift.measure import Estimate
+
+
+class _Rows(NamedTuple):
+    """Records that differ in their unit and numbers: what they share, their units, and a tensor for each field."""
+
+    shared: Record
+    units: Sequence[int | None]
+    numbers: dict[str, Tensor]
+
+
+class _Flight(NamedTuple):
+    """A copy under way to the host; `arrived` is None where copying waits by itself."""
+
+    rows: list[_Rows]
+    buffer: Tensor
+    arrived: torch.Event | None
+
+
+class Pending:
+    """Collects numbers as tensors, copies them to the host together, and hands them back as records."""
+
+    def __init__(self) -> None:
+        self._rows: list[_Rows] = []
+        self._flights: list[_Flight] = []
+
+    def add(self, record: Record, value: Tensor) -> None:
+        """Add a record whose value is a tensor of one element."""
+        self._rows.append(_Rows(record, [None], {"value": value.detach().clone()}))
+
+    def add_estimate(self, record: Record, estimate: Estimate, units: Sequence[int]) -> None:
+        """Add an estimate: of a whole layer, if it is a scalar, else of these units."""
+        known: Sequence[int | None] = units if estimate.value.dim() else [None]
+        shared = record._replace(estimator=estimate.estimator, units=estimate.units)
+        bracket = {"lower": estimate.lower, "upper": estimate.upper}
+        numbers = {"value": estimate.value, "stderr": estimate.stderr, "n": estimate.n}
+        numbers |= {field: bound for field, bound in bracket.items() if bound is not None}
+        self._rows.append(_Rows(shared, known, numbers))
+        if estimate.floor is not None:
+            floor = shared._replace(measure=f"{shared.measure}_floor", estimator="its average at N(0, I) and this n")
+            self._rows.append(_Rows(floor, known, {"value": estimate.floor, "n": estimate.n}))
+
+    def send(self) -> None:
+        """Start copying what was added."""
+        if not self._rows:
+            return
+        tensors = [tensor for rows in self._rows for tensor in rows.numbers.values()]
+        device = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), torch.device("cpu"))
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        flat = torch.cat([tensor.reshape(-1).to(device, wide, non_blocking=True) for tensor in tensors])
+        rows, self._rows = self._rows, []
+        self._flights.append(_Flight(rows, *_copy_to_host(flat)))
+
+    def ready(self) -> bool:
+        """Whether something has been sent, and all of it has arrived."""
+        return bool(self._flights) and all(f.arrived is None or f.arrived.query() for f in self._flights)
+
+    def collect(self) -> list[Record]:
+        """Everything added since the last call, as records; waits for what has not arrived."""
+        self.send()
+        flights, self._flights = self._flights, []
+        return [record for flight in flights for record in _records(flight)]
+
+
+def _copy_to_host(flat: Tensor) -> tuple[Tensor, torch.Event | None]:
+    if not flat.is_cuda:
+        return flat.cpu(), None
+    buffer = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True).copy_(flat, non_blocking=True)
+    arrived = torch.Event(flat.device)
+    arrived.record(torch.cuda.current_stream(flat.device))
+    return buffer, arrived
+
+
+def _records(flight: _Flight) -> Iterator[Record]:
+    if flight.arrived is not None:
+        flight.arrived.synchronize()
+    numbers = iter(flight.buffer.tolist())
+    for shared, units, tensors in flight.rows:
+        columns = {field: [next(numbers) for _ in units] for field in tensors}
+        for i, unit in enumerate(units):
+            row = {field: column[i] for field, column in columns.items()}
+            known: dict[str, Any] = {field: None if math.isnan(number) else number for field, number in row.items()}
+            known["value"] = row["value"]  # the only field in which NaN is a result
+            if known.get("n") is not None:
+                known["n"] = int(row["n"])
+            yield shared._replace(unit=unit, **known)

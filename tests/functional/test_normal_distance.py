@@ -1,0 +1,74 @@
+"""Error bar and floor of the distance to N(0, I), against integration and repeated sampling."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.stats
+import torch
+
+from layershift.functional.normal_distance import normal_distance, normal_floor
+
+
+def integrated(x: np.ndarray) -> float:
+    """The integral of |F_n - Phi|, piece by piece."""
+    edges = np.concatenate([[-12.0], np.sort(x), [12.0]])
+    total = 0.0
+    for i, (a, b) in enumerate(itertools.pairwise(edges)):
+        total += scipy.integrate.quad(lambda t, i=i: abs(i / len(x) - scipy.stats.norm.cdf(t)), a, b, limit=200)[0]
+    return total
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 40])
+def test_the_distance_is_the_integral_between_the_distribution_functions(n) -> None:
+    x = 0.3 + 1.7 * torch.randn(n, 3, dtype=torch.float64)
+    expected = np.mean([integrated(column) for column in x.T.numpy()])
+    assert float(normal_distance(x).value) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 50, 1000])
+def test_the_floor_is_the_mean_over_samples_of_the_normal(n) -> None:
+    x = torch.randn(n, 200_000 // n, dtype=torch.float64)
+    assert normal_floor(n) == pytest.approx(float(normal_distance(x).value), rel=0.02)
+
+
+def test_the_floor_of_many_samples_is_asymptotic() -> None:
+    root = scipy.integrate.quad(lambda t: np.sqrt(scipy.stats.norm.cdf(t) * scipy.stats.norm.sf(t)), -12, 12)[0]
+    assert normal_floor(10**6) == pytest.approx(np.sqrt(2 / np.pi / 10**6) * root, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high"),
+    [("shift", 0.85, 1.15), ("scale", 0.8, 1.2), ("relu", 0.85, 1.15), ("lengths", 0.85, 1.15), ("normal", 0.9, 1.8)],
+)
+@pytest.mark.parametrize("size", [8, 100])
+def test_error_bars_match_the_spread_of_repeated_sampling(kind, low, high, size) -> None:
+    make = {
+        "shift": lambda x: x + 0.3,
+        "scale": lambda x: 2 * x,
+        "relu": torch.relu,
+        "lengths": lambda x: x * (0.3 + 2 * torch.rand(len(x), 1)),
+        "normal": lambda x: x,
+    }[kind]
+    found = []
+    for _ in range(200):
+        theta = torch.randn(size, 32)
+        found.append(normal_distance(make(torch.randn(128, size)) @ (theta / theta.norm(dim=0))))
+    spread = torch.stack([d.value for d in found]).std()
+    claimed = torch.stack([d.stderr for d in found]).mean()
+    assert low < float(claimed / spread) < high
+
+
+def test_one_sample_has_no_error_bar_and_nan_stays() -> None:
+    assert normal_distance(torch.randn(1, 4)).stderr.isnan()
+    assert normal_distance(torch.tensor([[1.0], [torch.nan]])).value.isnan()
+
+
+def test_errors_say_what_was_expected() -> None:
+    with pytest.raises(ValueError, match=r"projections: expected shape \(n, P\) with n ≥ 1, got shape \(0, 3\)"):
+        normal_distance(torch.zeros(0, 3))
+    with pytest.raises(ValueError, match="n: expected a number of samples, 1 or more, got 0"):
+        normal_floor(0)
