@@ -20,7 +20,7 @@ from layershift.report import write_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
+EVIL = "</script><script>window.hacked = 1</script><b>fc</b><br><img src=x onerror='window.hacked = 2'>"
 
 
 @pytest.fixture(scope="module")
