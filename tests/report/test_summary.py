@@ -81,6 +81,14 @@ def test_the_rule_is_two_standard_errors_of_the_difference() -> None:
     assert not leads(0.499)
 
 
+def test_a_column_has_the_same_digits_unless_that_would_hide_a_number() -> None:
+    def texts(*pairs: tuple[float, float]) -> list[str]:
+        return summary.Score("x", "X", None, [Spread(mean, sd, 3, 0, 0) for mean, sd in pairs], []).texts()
+
+    assert texts((97.01, 0.22), (94.551, 0.014)) == ["97.01 ± 0.22", "94.55 ± 0.01"]
+    assert texts((0.057, 0.031), (0.00131, 0.00047)) == ["0.057 ± 0.031", "0.00131 ± 0.00047"]
+
+
 def test_a_single_run_is_told_by_its_course(tmp_path) -> None:
     methods = make(tmp_path, {"a": [0.9]})
     assert finding(methods).startswith(

@@ -52,9 +52,15 @@ class Score(NamedTuple):
         return leading, len(leading) == 1
 
     def texts(self) -> list[str]:
-        """The numbers as text, all with as many digits as the largest standard deviation has two of."""
+        """The numbers as text, all with as many digits as the largest standard deviation has two of.
+
+        If one of the means would then be left with a single digit, each has digits of its own.
+        """
         sds = [s.sd for s in self.spreads if s.sd > 1e-9 * abs(s.mean)]
-        return [pm(s, decimals(max(sds)) if sds else None) for s in self.spreads]
+        places = decimals(max(sds)) if sds else None
+        if places is not None and any(0 < abs(s.mean) < 10.0 ** (1 - places) for s in self.spreads):
+            places = None
+        return [pm(s, places) for s in self.spreads]
 
     def marks(self) -> list[str]:
         """For each method "best", "level" (with the best, within the spread) or ""."""
