@@ -1,8 +1,8 @@
 r"""How sure a sliced W1 to N(0, I) is: its standard error, and what N(0, I) itself would show.
 
 For samples $x_1\le\dots\le x_n$ of one projection with empirical distribution function $F_n$, $W_1=\int|F_n-\Phi|$. A
-sample moves it by its influence $\psi$, piecewise linear with slope $-\operatorname{sign}(F_n-\Phi)$. Between two samples
-that sign changes at most once, at $\Phi^{-1}(i/n)$, so $\psi$ is a cumulative sum over the sorted samples.
+sample moves it by its influence $\psi$, piecewise linear with slope $-\operatorname{sign}(F_n-\Phi)$. Between two
+samples that sign changes at most once, at $\Phi^{-1}(i/n)$, so $\psi$ is a cumulative sum over the sorted samples.
 """
 
 from __future__ import annotations
