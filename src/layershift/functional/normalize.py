@@ -30,7 +30,7 @@ class Pool(NamedTuple):
     mean: Tensor
     centre: Tensor
     variance: Tensor
-    size: Tensor
+    size: Tensor | int
 
 
 Pooling: TypeAlias = Callable[[RowTable], Pool]
@@ -41,7 +41,7 @@ def pool_samples(table: RowTable) -> Pool:
     samples = table.mean.shape[0]
     mean, centre = _pooled_mean(table, 0)
     variance = table.about(centre).mean(0, keepdim=True)
-    return Pool(mean, centre, variance, mean.new_tensor(samples * table.size))
+    return Pool(mean, centre, variance, samples * table.size)
 
 
 def _pooled_mean(table: RowTable, dim: int) -> tuple[Tensor, Tensor]:
@@ -207,7 +207,7 @@ def _group_norm(x: Tensor, num_groups: int, weight: Tensor | None, bias: Tensor 
         grouped = RowTable(table.size, *(field.reshape(len(field), num_groups, -1) for field in table[1:]))
         mean, centre = _pooled_mean(grouped, 2)
         variance = grouped.about(centre).mean(2, keepdim=True)
-        pool = Pool(mean, centre.flatten(1), variance, mean)
+        pool = Pool(mean, centre.flatten(1), variance, 0)
         scale = torch.rsqrt(variance + eps).expand_as(centre).flatten(1)
         return affine_of(scale, pool, weight, bias, remember=False)
 
@@ -218,7 +218,7 @@ def given_pool(table: RowTable, mean: Tensor | None, variance: Tensor | None) ->
     """Statistics that were given, as if they had been pooled; None if they were not."""
     if mean is None or variance is None:
         return None
-    return Pool(mean, mean - table.pivot, variance, mean)
+    return Pool(mean, mean - table.pivot, variance, 0)
 
 
 def affine_of(scale: Tensor, pool: Pool, weight: Tensor | None, bias: Tensor | None, *, remember: bool) -> Affine:

@@ -37,7 +37,7 @@ class RowTable(NamedTuple):
 
     def about(self, centre: Tensor) -> Tensor:
         """Each row's mean square about `pivot + centre`."""
-        return self.square + centre * (centre - 2 * self.mean)
+        return torch.addcmul(self.square, centre, torch.sub(centre, self.mean, alpha=2))
 
 
 class Affine(NamedTuple):
@@ -55,7 +55,7 @@ class Affine(NamedTuple):
     shift: Tensor
     mean: Tensor | None = None
     variance: Tensor | None = None
-    size: Tensor | None = None
+    size: Tensor | int | None = None
 
 
 Parameters: TypeAlias = Sequence[Tensor | None]
@@ -68,7 +68,7 @@ class Normalized(NamedTuple):
     output: Tensor
     mean: Tensor | None
     variance: Tensor | None
-    size: Tensor | None
+    size: Tensor | int | None
 
 
 def normalize_rows(x: Tensor, rule: Rule, parameters: Parameters = (), *, pivot: Tensor | None = None) -> Normalized:
@@ -108,14 +108,14 @@ def _composition(x: Tensor, rule: Rule, pivot: Tensor | None, *parameters: Tenso
     table = RowTable(x[0, 0].numel(), pivot, centred.mean(dims), centred.square().mean(dims))
     affine = rule(table, *parameters)
     y = torch.addcmul(_spread(affine.shift, x), centred, _spread(affine.scale, x))
-    return y.to(x.dtype), *(None if s is None else s.detach() for s in affine[2:])
+    return y.to(x.dtype), *(s.detach() if isinstance(s, Tensor) else s for s in affine[2:])
 
 
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, rule: Rule, pivot: Tensor | None, *parameters: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
+    ) -> tuple[Tensor | int | None, ...]:
         dims = tuple(range(2, x.dim()))
         pivot = x.mean(dims, dtype=accumulation_dtype(x)) if pivot is None else pivot
         centred = x - _spread(pivot, x)
@@ -126,7 +126,7 @@ class _Fused(torch.autograd.Function):
         y = centred.mul_(_spread(affine.scale, x)).add_(_spread(affine.shift, x)).to(x.dtype)
         ctx.rule, ctx.size = rule, size
         ctx.save_for_backward(x, *table[1:], *parameters)
-        ctx.mark_non_differentiable(*(s for s in affine[2:] if s is not None))
+        ctx.mark_non_differentiable(*(s for s in affine[2:] if isinstance(s, Tensor)))
         ctx.set_materialize_grads(False)
         return y, *affine[2:]
 

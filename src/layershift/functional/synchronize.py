@@ -31,7 +31,7 @@ class SamplesOfAllRanks:
         """Pool a table; every process of the group must call this together."""
         local = pool_samples(table)
         wide = torch.float64 if local.mean.device.type != "mps" else torch.float32
-        size = local.size.to(wide).expand(1, 1)
+        size = local.mean.new_tensor([[local.size]], dtype=wide)
         mine = torch.cat([size, local.mean.to(wide), local.variance.to(wide)], dim=1)
         sizes, means, variances = _Gather.apply(mine, self).split([1, *2 * [local.mean.shape[1]]], dim=1)
         total = sizes.sum()

@@ -268,7 +268,7 @@ def _norm_divisor(divisor: Divisor, channels: int, size: int) -> float:
 def _bracket(s: Tensor, alpha: Tensor, eps: float, form: Form) -> Tensor:
     """What multiplies `x̂`: eq. 10, or eq. 9 with the norm kept away from zero."""
     if form == "practical":
-        return 1 + alpha * (torch.rsqrt(s + eps) - 1)
+        return torch.addcmul(1 - alpha, alpha, torch.rsqrt(s + eps))
     return 1 / (1 + alpha * (torch.sqrt(s + eps) - 1))
 
 

@@ -63,7 +63,7 @@ class _RunningNorm(_NormBase):
         buffers = self.running_mean, self.running_var, self.num_batches_tracked
         running_mean, running_variance, tracked = cast("tuple[Tensor, ...]", buffers)
         tracked.add_(1)
-        new = 1 / tracked.to(size.dtype) if self.momentum is None else self.momentum
+        new = 1 / tracked.to(mean.dtype) if self.momentum is None else self.momentum
         unbiased = variance * (size / (size - 1))
         running_mean.mul_(1 - new).add_(mean.to(running_mean.dtype) * new)
         running_variance.mul_(1 - new).add_(unbiased.to(running_variance.dtype) * new)
