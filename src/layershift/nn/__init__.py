@@ -10,11 +10,16 @@ from layershift.nn.normalization import (
     Unitization2d,
     Unitization3d,
 )
+from layershift.nn.penalties import PER, ActivationPenalty, LayerPenalty, SlicedWasserstein
 
 __all__ = [
+    "PER",
+    "ActivationPenalty",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "LayerPenalty",
+    "SlicedWasserstein",
     "SyncUnitization",
     "Unitization1d",
     "Unitization2d",

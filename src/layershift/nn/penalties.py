@@ -1,0 +1,216 @@
+"""Penalties on a layer's activations: a scalar to add to the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from layershift._checks import accumulation_dtype, check, check_choice, check_floating, check_not_empty
+from layershift.functional.per import per, per_joint
+from layershift.functional.sliced import directions, sliced_wasserstein_normal
+
+SampleKind = Literal["image", "position", "step"]
+
+
+def as_samples(x: Tensor, sample: SampleKind) -> Tensor:
+    """Arrange activations as samples of one distribution.
+
+    Args:
+        x: activations `(N, C, …)`, or `(…, d)` for "step".
+        sample: "image" takes everything of one batch entry as a sample, `d = C·H·W`; "position" each spatial location,
+            `d = C`; "step" each entry of the leading dimensions, features last, as recurrent layers and transformers
+            arrange them.
+
+    Returns:
+        Samples of shape `(M, d)`; a view where the layout allows it.
+
+    Raises:
+        ValueError: if `x` has fewer than two dimensions, no element, or `sample` another value.
+
+    Example:
+        >>> x = torch.zeros(2, 3, 4, 4)
+        >>> [tuple(as_samples(x, kind).shape) for kind in ("image", "position", "step")]
+        [(2, 48), (32, 3), (24, 4)]
+    """
+    check_floating("x", x)
+    check_choice("sample", sample, ("image", "position", "step"))
+    check(x.dim() >= 2, "x", "activations of shape (N, C, …)", f"shape {tuple(x.shape)}")
+    check_not_empty("x", x)
+    if sample == "image":
+        return x.flatten(1)
+    if sample == "position":
+        return x.movedim(1, -1).flatten(0, -2)
+    return x.flatten(0, -2)
+
+
+class LayerPenalty(nn.Module):
+    """A penalty that may see all regularised layers at once.
+
+    Subclasses give `forward`; those that are cheaper for several layers together override `joint` as well.
+    """
+
+    def joint(self, xs: Sequence[Tensor]) -> Tensor:
+        """The penalty of each layer, shape `(L,)`.
+
+        Args:
+            xs: the activations of L layers.
+        """
+        return torch.stack([self(x) for x in xs])
+
+
+class PER(LayerPenalty):
+    r"""Projected error function regularisation, exact by default; see `layershift.functional.per`.
+
+    It bounds the norms of activations (its expected gradient is radial, its minimum is at 0); it does not by itself
+    decorrelate units.
+
+    Args:
+        mode: "exact" or "projections" (the paper's Algorithm 1).
+        num_projections: directions of "projections".
+        reduction: "mean" over samples (eq. 5 and 6), or "sum" (Algorithm 1 as printed, which adds $\lambda g$ to each
+            sample's gradient). A weight λ for one is a weight λ/N for the other; the paper's coefficients go with
+            "sum". Under data parallelism, which averages gradients over processes, "mean" needs no change, "sum" a
+            weight times the number of processes.
+        sample: what a sample is, see `as_samples`.
+        generator: source of the random directions.
+
+    Raises:
+        ValueError: if an option has another value.
+
+    References:
+        T. Joo, D. Kang, B. Kim, 2020, "Regularizing activations in neural networks via distribution matching with the
+        Wasserstein metric".
+
+    Example:
+        >>> PER()(torch.zeros(5, 3, 4, 4))
+        tensor(0.7979)
+    """
+
+    def __init__(
+        self,
+        mode: Literal["exact", "projections"] = "exact",
+        num_projections: int = 256,
+        reduction: Literal["mean", "sum"] = "mean",
+        sample: SampleKind = "image",
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        check_choice("mode", mode, ("exact", "projections"))
+        check_choice("reduction", reduction, ("mean", "sum"))
+        check_choice("sample", sample, ("image", "position", "step"))
+        check(num_projections >= 1, "num_projections", "at least 1", num_projections)
+        self.mode: Literal["exact", "projections"] = mode
+        self.num_projections = num_projections
+        self.reduction = reduction
+        self.sample: SampleKind = sample
+        self.generator = generator
+
+    def _reduce(self, values: Tensor) -> Tensor:
+        return values.mean(-1) if self.reduction == "mean" else values.sum(-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The penalty of one layer's activations, a scalar."""
+        samples = as_samples(x, self.sample)
+        return self._reduce(per(samples, self.mode, self.num_projections, self.generator))
+
+    def joint(self, xs: Sequence[Tensor]) -> Tensor:
+        """The penalty of each layer; layers with equally many samples share one evaluation."""
+        samples = [as_samples(x, self.sample) for x in xs]
+        if self.mode == "exact" and len({len(x) for x in samples}) == 1:
+            return self._reduce(per_joint(samples))
+        return super().joint(xs)
+
+    def extra_repr(self) -> str:
+        """The options, for `repr`."""
+        projections = f", num_projections={self.num_projections}" if self.mode == "projections" else ""
+        return f"mode={self.mode!r}{projections}, reduction={self.reduction!r}, sample={self.sample!r}"
+
+
+class ActivationPenalty(LayerPenalty):
+    r"""The mean of $|x|^p$: the L1 ($p=1$) and L2 ($p=2$) penalties on activations, without a factor ½.
+
+    Args:
+        p: the power, positive.
+        reduction: "mean" over all elements, or "sum" over elements and mean over the batch's first dimension, as the
+            norms of whole samples are penalised in the PER paper's baselines.
+
+    Example:
+        >>> ActivationPenalty(2)(torch.tensor([[1.0, -3.0]]))
+        tensor(5.)
+    """
+
+    def __init__(self, p: float, *, reduction: Literal["mean", "sum"] = "mean") -> None:
+        super().__init__()
+        check(p > 0, "p", "a positive number", p)
+        check_choice("reduction", reduction, ("mean", "sum"))
+        self.p = p
+        self.reduction = reduction
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The penalty of one layer's activations, a scalar."""
+        check_floating("x", x)
+        check_not_empty("x", x)
+        x = x.to(accumulation_dtype(x))
+        powers = x.abs() if self.p == 1 else x.square() if self.p == 2 else x.abs().pow(self.p)
+        return powers.mean() if self.reduction == "mean" else powers.sum() / len(x)
+
+    def extra_repr(self) -> str:
+        """The options, for `repr`."""
+        return f"p={self.p}, reduction={self.reduction!r}"
+
+
+class SlicedWasserstein(LayerPenalty):
+    r"""The mean over random directions of $W_p^p$ between a layer's projected activations and N(0, 1).
+
+    Unlike PER it compares distributions over the batch, so it also reacts to means and correlations; it needs a sort,
+    and its gradient couples the samples of a batch.
+
+    Args:
+        target: "normal", the standard normal distribution.
+        p: order of the distance, 1 or 2.
+        num_projections: directions drawn at each call.
+        sample: what a sample is, see `as_samples`.
+        generator: source of the directions.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> bool(SlicedWasserstein(generator=generator)(torch.randn(256, 8, generator=generator)) < 0.1)
+        True
+    """
+
+    def __init__(
+        self,
+        target: Literal["normal"] = "normal",
+        p: Literal[1, 2] = 2,
+        *,
+        num_projections: int = 256,
+        sample: SampleKind = "image",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        check_choice("target", target, ("normal",))
+        check_choice("p", p, (1, 2))
+        check_choice("sample", sample, ("image", "position", "step"))
+        self.target = target
+        self.p: Literal[1, 2] = p
+        self.num_projections = num_projections
+        self.sample: SampleKind = sample
+        self.generator = generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The penalty of one layer's activations, a scalar."""
+        samples = as_samples(x, self.sample)
+        dtype = accumulation_dtype(samples)
+        slices = directions(
+            samples.shape[1], self.num_projections, generator=self.generator, device=x.device, dtype=dtype
+        )
+        distance = sliced_wasserstein_normal(samples.to(dtype), p=self.p, directions=slices)
+        return distance.pow(self.p).mean()
+
+    def extra_repr(self) -> str:
+        """The options, for `repr`."""
+        return f"target={self.target!r}, p={self.p}, num_projections={self.num_projections}, sample={self.sample!r}"
