@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from layershift.monitor.store import Record, Store
-from layershift.report import data
+from layershift.report import data, series
 
 
 def store(path, records, **meta):
@@ -53,7 +53,7 @@ def test_many_steps_are_thinned_evenly_with_both_ends_kept(tmp_path) -> None:
     records += [Record(step, "", "train/loss", float(step)) for step in range(5000)]
     run = data.read_run(store(tmp_path / "run.db", records), "x")
     steps = run.levels["mean"].index.to_numpy()
-    assert len(steps) == data.KEEP
+    assert len(steps) == series.KEEP
     assert (steps[0], steps[-1]) == (0, 4995)
     assert set(np.diff(steps)) == {10, 15}
     assert run.steps == 1000
@@ -94,7 +94,7 @@ def test_means_over_seeds_are_numpys_and_a_fault_in_one_shows() -> None:
     steps = pd.Index([0, 10, 20], name="step")
     a = pd.DataFrame({"x": [1.0, 2.0, np.inf], "y": [1.0, np.nan, 3.0]}, index=steps)
     b = pd.DataFrame({"x": [3.0, 5.0, 7.0], "y": [2.0, np.nan, np.nan]}, index=steps)
-    mean = data.over_seeds([a, b])
+    mean = series.over_seeds([a, b])
     np.testing.assert_array_equal(mean["x"], [2.0, 3.5, np.inf])
     np.testing.assert_array_equal(mean["y"], [1.5, np.nan, 3.0])
 
@@ -102,7 +102,7 @@ def test_means_over_seeds_are_numpys_and_a_fault_in_one_shows() -> None:
 def test_runs_on_different_steps_are_joined_by_their_last_measurement() -> None:
     a = pd.Series([1.0, 2.0], index=[0, 10])
     b = pd.Series([5.0, np.inf, 7.0], index=[5, 10, 20])
-    steps, (left, right) = data.align([a, b])
+    steps, (left, right) = series.align([a, b])
     assert list(steps) == [0, 5, 10, 20]
     np.testing.assert_array_equal(left, [1.0, 1.0, 2.0, np.nan])
     np.testing.assert_array_equal(right, [np.nan, 5.0, np.inf, 7.0])
@@ -110,16 +110,16 @@ def test_runs_on_different_steps_are_joined_by_their_last_measurement() -> None:
 
 def test_orders_of_layers_are_merged_without_breaking_any() -> None:
     orders = [["a", "b", "d"], ["a", "c", "d", "e"], ["z", "a"]]
-    merged = data.merge_orders(orders)
+    merged = series.merge_orders(orders)
     assert all([name for name in merged if name in order] == order for order in orders)
     assert sorted(merged) == sorted({name for order in orders for name in order})
 
 
 def test_spread_is_numpys() -> None:
     values = [0.3, 0.7, 0.8, math.nan]
-    spread = data.Spread.of(values)
+    spread = series.Spread.of(values)
     assert spread.mean == pytest.approx(np.nanmean(values))
     assert spread.sd == pytest.approx(np.nanstd(values, ddof=1))
     assert (spread.n, spread.low, spread.high) == (3, 0.3, 0.8)
-    assert math.isnan(data.Spread.of([1.0]).sd)
-    assert data.Spread.of([]).n == 0
+    assert math.isnan(series.Spread.of([1.0]).sd)
+    assert series.Spread.of([]).n == 0

@@ -9,7 +9,8 @@ import pytest
 
 from layershift.monitor.store import Record, Store
 from layershift.report import figures, style
-from layershift.report.data import over_seeds, read_methods
+from layershift.report.data import read_methods
+from layershift.report.series import over_seeds
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ import pytest
 
 from layershift.monitor.store import Record, Store
 from layershift.report import overview, summary
-from layershift.report.data import Spread, read_methods
+from layershift.report.data import read_methods
 from layershift.report.finding import finding
+from layershift.report.series import Spread
 from layershift.report.words import number
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from layershift._checks import import_extra
 from layershift.report import style
-from layershift.report.data import KEEP, Method, Run, align, binned, spread_evenly
+from layershift.report.data import Method, Run
+from layershift.report.series import KEEP, align, binned, spread_evenly
 from layershift.report.style import axis, band, finite, line, plain, reach
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from layershift.report import figures, summary
-from layershift.report.data import Method, label, merge_orders
+from layershift.report.data import Method, label
 from layershift.report.finding import finding
+from layershift.report.series import merge_orders
 from layershift.report.style import colour
 from layershift.report.words import count, number
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from layershift.report import figures
-from layershift.report.data import KEEP, Method, Run, label, merge_orders
+from layershift.report.data import Method, Run, label
+from layershift.report.series import KEEP, merge_orders
 from layershift.report.style import CONSTANT, NOT_FINITE, VIRIDIS, colour, log_ticks
 from layershift.report.words import count
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from layershift._checks import import_extra
-from layershift.report.data import Method, Run, Spread
+from layershift.report.data import Method, Run
+from layershift.report.series import Spread
 from layershift.report.words import decimals, pm
 
 if TYPE_CHECKING:

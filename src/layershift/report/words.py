@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from layershift.report.data import Spread
+from layershift.report.series import Spread
 
 
 def pm(spread: Spread, places: int | None = None) -> str:
