@@ -62,13 +62,20 @@ def test_error_bars_match_the_spread_of_repeated_sampling(kind, low, high, size)
     assert low < float(claimed / spread) < high
 
 
+def test_a_batch_of_layers_is_each_of_them() -> None:
+    x = torch.randn(3, 40, 5)
+    together, alone = normal_distance(x), [normal_distance(layer) for layer in x]
+    torch.testing.assert_close(together.value, torch.stack([d.value for d in alone]))
+    torch.testing.assert_close(together.stderr, torch.stack([d.stderr for d in alone]))
+
+
 def test_one_sample_has_no_error_bar_and_nan_stays() -> None:
     assert normal_distance(torch.randn(1, 4)).stderr.isnan()
     assert normal_distance(torch.tensor([[1.0], [torch.nan]])).value.isnan()
 
 
 def test_errors_say_what_was_expected() -> None:
-    with pytest.raises(ValueError, match=r"projections: expected shape \(n, P\) with n ≥ 1, got shape \(0, 3\)"):
+    with pytest.raises(ValueError, match=r"projections: expected shape \(…, n, P\) with n ≥ 1, got shape \(0, 3\)"):
         normal_distance(torch.zeros(0, 3))
     with pytest.raises(ValueError, match="n: expected a number of samples, 1 or more, got 0"):
         normal_floor(0)

@@ -21,8 +21,8 @@ class NormalDistance(NamedTuple):
     """A sliced W1 to N(0, I) with what is needed to believe it.
 
     Attributes:
-        value: the mean over directions, shape `()`.
-        stderr: its standard error over samples and directions, shape `()`; NaN for one sample.
+        value: the mean over directions, shape `(…,)`.
+        stderr: its standard error over samples and directions, shape `(…,)`; NaN for one sample.
     """
 
     value: Tensor
@@ -41,7 +41,7 @@ def normal_distance(projections: Tensor) -> NormalDistance:
     Where samples are from N(0, I) the influence vanishes in the limit, and the error bar is up to 1.6 times too wide.
 
     Args:
-        projections: samples along unit directions, shape `(n, P)`.
+        projections: samples along unit directions, shape `(…, n, P)`.
 
     Returns:
         The distance and its standard error.
@@ -55,9 +55,9 @@ def normal_distance(projections: Tensor) -> NormalDistance:
         tensor(True)
     """
     shape = tuple(projections.shape)
-    check(len(shape) == 2 and shape[0] > 0, "projections", "shape (n, P) with n ≥ 1", f"shape {shape}")
-    n, count = projections.shape
-    x, order = projections.T.sort(-1)
+    check(len(shape) >= 2 and shape[-2] > 0, "projections", "shape (…, n, P) with n ≥ 1", f"shape {shape}")
+    n, count = shape[-2:]
+    x, order = projections.mT.sort(-1)
     edges = torch.special.ndtri(torch.arange(n + 1, dtype=torch.float64, device=x.device) / n).to(x)
     density = torch.exp(-edges.square() / 2) / math.sqrt(2 * math.pi)
     z = torch.minimum(torch.maximum(x, edges[:-1]), edges[1:])
@@ -65,15 +65,16 @@ def normal_distance(projections: Tensor) -> NormalDistance:
     peak = 2 * torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
     distance = (x * (2 * torch.special.ndtr(z) - middle) + peak - density[:-1] - density[1:]).sum(-1)
 
-    crossing = torch.minimum(torch.maximum(edges[1:-1], x[:, :-1]), x[:, 1:])
-    rises = torch.nn.functional.pad((x[:, :-1] + x[:, 1:] - 2 * crossing).cumsum(-1), (1, 0))
-    influence = torch.zeros_like(rises).scatter(1, order, rises)
-    value = distance.mean()
+    value = distance.mean(-1)
     if n == 1:
         return NormalDistance(value, torch.full_like(value, torch.nan))
-    variance = influence.mean(0).var() / n
+
+    crossing = torch.minimum(torch.maximum(edges[1:-1], x[..., :-1]), x[..., 1:])
+    rises = torch.nn.functional.pad((x[..., :-1] + x[..., 1:] - 2 * crossing).cumsum(-1), (1, 0))
+    influence = torch.zeros_like(rises).scatter(-1, order, rises)
+    variance = influence.mean(-2).var(-1) / n
     if count > 1:
-        variance += (distance.var() - influence.var(-1).mean() / n).clamp(min=0) / count
+        variance += (distance.var(-1) - influence.var(-1).mean(-1) / n).clamp(min=0) / count
     return NormalDistance(value, variance.sqrt())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -79,17 +80,32 @@ class Normality(Metric):
 
     def compute(self) -> Estimate:
         """The distance of everything since the last `reset`."""
-        rows = self._choose()
-        distance, n = normal_distance(rows[:, 1:]), len(rows)
-        return Estimate(
-            distance.value,
-            distance.stderr,
-            torch.full_like(distance.value, n),
-            estimator=f"sliced W1 to N(0, I), {self.num_projections} directions; standard error over samples and "
-            "directions; N(0, I) itself gives the floor at this n",
-            units="x",
-            floor=torch.full_like(distance.value, normal_floor(n)),
+        return self.compute_all([self])[0]
+
+    @staticmethod
+    def compute_all(metrics: Sequence[Normality]) -> list[Estimate]:
+        """What `compute` gives, for metrics with the same options at the cost of one, if all saw as many samples.
+
+        Args:
+            metrics: on one device; not reduced across ranks.
+
+        Returns:
+            The estimate of each.
+        """
+        kept = [metric._choose()[:, 1:] for metric in metrics]
+        if len({(len(rows), rows.dtype) for rows in kept}) > 1:
+            return [estimate for metric in metrics for estimate in metric.compute_all([metric])]
+        value, stderr = normal_distance(torch.stack(kept))
+        n = len(kept[0])
+        size, floor = torch.full_like(value, n), torch.full_like(value, normal_floor(n))
+        estimator = (
+            f"sliced W1 to N(0, I), {metrics[0].num_projections} directions; standard error over samples and "
+            "directions; N(0, I) itself gives the floor at this n"
         )
+        return [
+            Estimate(v, s, m, estimator=estimator, units="x", floor=f)
+            for v, s, m, f in zip(value, stderr, size, floor, strict=True)
+        ]
 
     def _choose(self) -> Tensor:
         kept = self.kept if isinstance(self.kept, Tensor) else torch.cat(self.kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -90,11 +89,10 @@ def _records(flight: _Flight) -> Iterator[Record]:
         flight.arrived.synchronize()
     numbers = iter(flight.buffer.tolist())
     for shared, units, tensors in flight.rows:
-        columns = {field: [next(numbers) for _ in units] for field in tensors}
-        for i, unit in enumerate(units):
-            row = {field: column[i] for field, column in columns.items()}
-            known: dict[str, Any] = {field: None if math.isnan(number) else number for field, number in row.items()}
-            known["value"] = row["value"]  # the only field in which NaN is a result
-            if known.get("n") is not None:
-                known["n"] = int(row["n"])
-            yield shared._replace(unit=unit, **known)
+        columns: dict[str, list[Any]] = {field: [next(numbers) for _ in units] for field in tensors}
+        for field in columns.keys() - {"value"}:  # the only field in which NaN is a result
+            columns[field] = [None if number != number else number for number in columns[field]]
+        if "n" in columns:
+            columns["n"] = [None if number is None else int(number) for number in columns["n"]]
+        for unit, *row in zip(units, *columns.values(), strict=True):
+            yield shared._replace(unit=unit, **dict(zip(columns, row, strict=True)))
