@@ -30,7 +30,8 @@ def normal_cdf(x: Tensor) -> Tensor:
         >>> normal_cdf(torch.tensor([-1.0, 0.0, torch.inf]))
         tensor([0.1587, 0.5000, 1.0000])
     """
-    return torch.special.ndtr(x)
+    value: Tensor = 0.5 * torch.special.erfc(x * -math.sqrt(0.5))  # ndtr loses the tail
+    return value
 
 
 def normal_quantile(p: Tensor) -> Tensor:
@@ -40,7 +41,8 @@ def normal_quantile(p: Tensor) -> Tensor:
         >>> normal_quantile(torch.tensor([0.0, 1e-30, 0.5]))
         tensor([    -inf, -11.4640,   0.0000])
     """
-    return torch.special.ndtri(p)
+    value: Tensor = torch.special.ndtri(p)
+    return value
 
 
 def normal_partial_moment(a: Tensor, b: Tensor, order: int = 0) -> Tensor:

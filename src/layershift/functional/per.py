@@ -114,9 +114,14 @@ def _check_samples(argument: str, x: Tensor) -> None:
     check(x.shape[1] > 0, argument, "at least one dimension", f"shape {tuple(x.shape)}")
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # a compiled graph holds the constants, not how they are made
-@lru_cache(maxsize=256)
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _constants(ds: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The tables of `_tables`; a compiled graph holds them, not how they are made."""
+    return _tables(ds, dtype, device)
+
+
+@lru_cache(maxsize=256)
+def _tables(ds: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Coefficients of the polynomials for value and gradient, `(terms, 2, L, 1)`, and each layer's 1/√c, `(L, 1)`."""
     series = [radial_series(d, 2e-12 if dtype == torch.float64 else 5e-8) for d in ds]
     powers = torch.zeros(max(map(len, series)), 2, len(ds), 1, dtype=torch.float64)

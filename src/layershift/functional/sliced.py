@@ -51,16 +51,21 @@ def wasserstein_normal(x: Tensor, p: Order = 1) -> Tensor:
     x = x.to(accumulation_dtype(x)).sort(-1).values
     lower, upper, middle, constant, mean, rest = _normal_slices(x.shape[-1], x.dtype, x.device)
     if p == 2:
-        distance: Tensor = ((x - mean).square().mean(-1) + rest).sqrt()
-        return distance
+        square: Tensor = (x - mean).square().mean(-1) + rest
+        return square.sqrt()
     z = torch.clamp(x, lower, upper)
-    distance = (x * (2 * normal_cdf(z) - middle) + 2 * normal_pdf(z) - constant).sum(-1)
-    return distance
+    pieces: Tensor = x * (2 * normal_cdf(z) - middle) + 2 * normal_pdf(z) - constant
+    return pieces.sum(-1)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # a compiled graph holds the constants
-@lru_cache(maxsize=32)
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _normal_slices(n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """What `_normal_tables` keeps; a compiled graph holds the constants."""
+    return _normal_tables(n, dtype, device)
+
+
+@lru_cache(maxsize=32)
+def _normal_tables(n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
     """Edges a and b, (2i - 1)/n, φ(a) + φ(b), the slice means m and 1 - mean(m²): what depends on n alone."""
     levels = torch.arange(n + 1, dtype=torch.float64) / n
     edges = torch.special.ndtri(levels)
@@ -117,9 +122,14 @@ def wasserstein(x: Tensor, y: Tensor, p: Order = 1) -> Tensor:
     return (gaps * weights).sum(-1) if p == 1 else _root((gaps.square() * weights).sum(-1))
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # a compiled graph holds the constants
-@lru_cache(maxsize=32)
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _common_levels(n: int, m: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """What `_level_tables` keeps; a compiled graph holds the constants."""
+    return _level_tables(n, m, dtype, device)
+
+
+@lru_cache(maxsize=32)
+def _level_tables(n: int, m: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Which samples of x and of y meet between neighbouring levels of both, and the width of each piece."""
     levels = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)  # times n·m: whole numbers, so none is doubled
     at_x, at_y = torch.from_numpy(levels[:-1] // m), torch.from_numpy(levels[:-1] // n)
