@@ -191,8 +191,9 @@ def test_a_mean_large_beside_the_spread_costs_no_accuracy(outlier):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("scale", [1e-7, 1.0, 1e3])
-def test_half_precision(dtype, scale):
-    x, alpha, weight, bias = (t.detach() for t in problem((8, 4, 6, 6), torch.float32))
+@pytest.mark.parametrize("shape", [(8, 4, 6, 6), (8, 4)], ids=str)
+def test_half_precision(shape, scale, dtype):
+    x, alpha, weight, bias = (t.detach() for t in problem(shape, torch.float32))
     x = (x * scale).to(dtype).requires_grad_()
     y = lf.unitization(x, alpha, weight, bias, eps=1e-5)
     assert y.dtype == dtype

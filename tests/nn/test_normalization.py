@@ -194,17 +194,17 @@ def test_compiled_whole(layer):
 SIZES = (5, 2)  # samples on each process
 
 
-def union():
+def union(shape):
     generator = torch.Generator().manual_seed(7)
-    x = torch.randn(sum(SIZES), 3, 4, 4, generator=generator) * 2 + 1000
-    return x.double(), torch.randn(sum(SIZES), 3, 4, 4, generator=generator).double()
+    x = torch.randn(sum(SIZES), *shape, generator=generator) * 2 + 1000
+    return x.double(), torch.randn(sum(SIZES), *shape, generator=generator).double()
 
 
-def one_process(rank, port, options, queue):
+def one_process(rank, port, shape, options, queue):
     torch.set_num_threads(1)  # OpenMP's pool of threads does not survive the fork
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=len(SIZES))
     layer = SyncUnitization(3, alpha_init=0.5, **options).double()
-    whole, gradient = union()
+    whole, gradient = union(shape)
     x = whole.split(SIZES)[rank].clone().requires_grad_()
     for _ in range(2):
         y = layer(x)
@@ -217,13 +217,14 @@ def one_process(rank, port, options, queue):
 
 
 @pytest.mark.parametrize("options", [{}, {"over": "position", "momentum": None}], ids=str)
-def test_processes_with_uneven_batches_do_what_one_does_with_their_union(options):
+@pytest.mark.parametrize("shape", [(3, 4, 4), (3, 2), (3,)], ids=str)
+def test_processes_with_uneven_batches_do_what_one_does_with_their_union(shape, options):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = mp.get_context("fork")
     queue = context.Queue()
-    processes = [context.Process(target=one_process, args=(r, port, options, queue)) for r in range(len(SIZES))]
+    processes = [context.Process(target=one_process, args=(r, port, shape, options, queue)) for r in range(len(SIZES))]
     for process in processes:
         process.start()
     results = dict(queue.get(timeout=60) for _ in processes)
@@ -231,8 +232,8 @@ def test_processes_with_uneven_batches_do_what_one_does_with_their_union(options
         process.join(timeout=60)
         assert process.exitcode == 0
 
-    layer = Unitization2d(3, alpha_init=0.5, **options).double()
-    x, gradient = union()
+    layer = UNITIZATION[1 + len(shape)](3, alpha_init=0.5, **options).double()
+    x, gradient = union(shape)
     x.requires_grad_()
     for _ in range(2):
         y = layer(x)

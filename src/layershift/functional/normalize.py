@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from layershift._checks import check, check_floating, check_not_empty
+from layershift._checks import accumulation_dtype, check, check_floating, check_not_empty
 from layershift.functional.rows import Affine, Normalized, RowTable, normalize_rows
 
 
@@ -110,7 +110,23 @@ def batch_norm_rows(
         scale = torch.rsqrt(pool.variance + eps).expand_as(table.mean)
         return affine_of(scale, pool, weight, bias, remember=mean is None)
 
-    return normalize_rows(x, rule, (weight, bias, mean, variance), pivot=None if mean is None else mean[None])
+    parameters, pivot = (weight, bias, mean, variance), None if mean is None else mean[None]
+    if x[0, 0].numel() > 1:
+        return normalize_rows(x, rule, parameters, pivot=pivot)
+    if mean is None and pooling is pool_samples and not torch._C._are_functorch_transforms_active():
+        return _batch_norm_vectors(x, weight, bias, eps)
+    # Where a channel of a sample is one number, a channel of the batch is the row.
+    normalized = normalize_rows(x.reshape(x.shape[:2]).T[None], rule, parameters, pivot=pivot)
+    return normalized._replace(output=normalized.output[0].T.reshape(x.shape))
+
+
+def _batch_norm_vectors(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Normalized:
+    """PyTorch's own kernel, for one number a row; with momentum 1 its running statistics are the batch's."""
+    wide, samples = accumulation_dtype(x), x.shape[0]
+    mean, unbiased = torch.zeros(2, x.shape[1], dtype=wide, device=x.device).unbind()
+    weight, bias = (None if p is None else p.to(wide) for p in (weight, bias))
+    y = torch.nn.functional.batch_norm(x, mean, unbiased, weight, bias, training=True, momentum=1.0, eps=eps)
+    return Normalized(y, mean, unbiased * ((samples - 1) / samples), samples)
 
 
 def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *, eps: float = 1e-5) -> Tensor:

@@ -94,18 +94,24 @@ def normalize_rows(x: Tensor, rule: Rule, parameters: Parameters = (), *, pivot:
     rows = x.unsqueeze(-1) if x.dim() == 2 else x
     parameters = [None if p is None else p.to(accumulation_dtype(x)) for p in parameters]
     pivot = None if pivot is None else pivot.detach().to(accumulation_dtype(x))
-    # Compilers and torch.func take the formula apart themselves; they fuse it as well as we do.
-    plain = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    # Compilers and torch.func take the formula apart themselves; they fuse it as well as we do. And where a row is one
+    # number the table is as large as the input: there is nothing to fuse.
+    plain = rows[0, 0].numel() == 1 or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
     y, *statistics = (_composition if plain else _Fused.apply)(rows, rule, pivot, *parameters)
     return Normalized(y.squeeze(-1) if x.dim() == 2 else y, *statistics)
 
 
 def _composition(x: Tensor, rule: Rule, pivot: Tensor | None, *parameters: Tensor | None) -> tuple[Any, ...]:
     """The same formula in plain operations, which any transformation of PyTorch understands."""
-    dims = tuple(range(2, x.dim()))
-    pivot = x.detach().mean(dims, dtype=accumulation_dtype(x)) if pivot is None else pivot
-    centred = x - _spread(pivot, x)
-    table = RowTable(x[0, 0].numel(), pivot, centred.mean(dims), centred.square().mean(dims))
+    size, dims = x[0, 0].numel(), tuple(range(2, x.dim()))
+    if size == 1:
+        pivot = x.detach().reshape(x.shape[:2]).to(accumulation_dtype(x)) if pivot is None else pivot
+        centred = x - _spread(pivot, x)
+        table = RowTable(size, pivot, centred.reshape(x.shape[:2]), centred.reshape(x.shape[:2]).square())
+    else:
+        pivot = x.detach().mean(dims, dtype=accumulation_dtype(x)) if pivot is None else pivot
+        centred = x - _spread(pivot, x)
+        table = RowTable(size, pivot, centred.mean(dims), centred.square().mean(dims))
     affine = rule(table, *parameters)
     y = torch.addcmul(_spread(affine.shift, x), centred, _spread(affine.scale, x))
     return y.to(x.dtype), *(s.detach() if isinstance(s, Tensor) else s for s in affine[2:])

@@ -235,7 +235,7 @@ def unitization_rows(
     check_choice("form", form, ("practical", "bounded"))
     size = x[0, 0].numel() if over == "sample" else 1
     total = _norm_divisor(divisor, x.shape[1], size)
-    if over == "position":
+    if over == "position" or size == 1:
         batch = batch_norm_rows(x, mean=mean, variance=variance, eps=eps, pooling=pooling)
         return batch._replace(output=_unitize_positions(batch.output, alpha, weight, bias, total, eps, form))
 
@@ -279,7 +279,8 @@ def _unitize_positions(
     wide = x.to(accumulation_dtype(x))
     s = wide.square().sum(1, keepdim=True) / total
     column = (-1,) + (1,) * (x.dim() - 2)
-    y = wide * _bracket(s, alpha.to(wide.dtype).view(column), eps, form)
-    y = y if weight is None else y * weight.to(wide.dtype).view(column)
-    y = y if bias is None else y + bias.to(wide.dtype).view(column)
+    weight, bias = (None if p is None else p.to(wide.dtype).view(column) for p in (weight, bias))
+    scale = _bracket(s, alpha.to(wide.dtype).view(column), eps, form)
+    scale = scale if weight is None else scale * weight
+    y = wide * scale if bias is None else torch.addcmul(bias, wide, scale)
     return y.to(x.dtype)
