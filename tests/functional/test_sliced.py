@@ -52,7 +52,7 @@ def test_float32_keeps_what_is_small(p) -> None:
     x = scipy.stats.norm.ppf((np.arange(n) + 0.5) / n)
     exact = wasserstein_normal(torch.from_numpy(x), p)
     single = wasserstein_normal(torch.from_numpy(x).float(), p)
-    assert float(single) == pytest.approx(float(exact), abs=5e-5)  # sampling noise at this n: 0.02
+    assert float(single) == pytest.approx(float(exact), rel=1e-3)
 
 
 @pytest.mark.parametrize("p", [1, 2])

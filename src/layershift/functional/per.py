@@ -173,7 +173,8 @@ class _ProjectedPER(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, directions: Tensor) -> Tensor:
-        projected = x.to(directions.dtype) @ directions.mT
+        with torch.autocast(x.device.type, enabled=False):
+            projected = x.to(directions.dtype) @ directions.mT
         slope = torch.erf(projected * math.sqrt(0.5))
         ctx.save_for_backward(slope, directions)
         ctx.dtype = x.dtype
@@ -184,4 +185,6 @@ class _ProjectedPER(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         slope, directions = ctx.saved_tensors
-        return ((slope * (grad / len(directions)).unsqueeze(-1)) @ directions).to(ctx.dtype), None
+        with torch.autocast(grad.device.type, enabled=False):
+            gradient = (slope * (grad / len(directions)).unsqueeze(-1)) @ directions
+        return gradient.to(ctx.dtype), None
