@@ -75,7 +75,7 @@ def test_one_sample_has_no_error_bar_and_nan_stays() -> None:
 
 
 def test_errors_say_what_was_expected() -> None:
-    with pytest.raises(ValueError, match=r"projections: expected shape \(…, n, P\) with n ≥ 1, got shape \(0, 3\)"):
+    with pytest.raises(ValueError, match=r"projections: expected shape \(…, n, P\) with n, P ≥ 1, got shape \(0, 3\)"):
         normal_distance(torch.zeros(0, 3))
     with pytest.raises(ValueError, match="n: expected a number of samples, 1 or more, got 0"):
         normal_floor(0)

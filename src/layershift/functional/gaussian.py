@@ -3,9 +3,11 @@ r"""The normal distribution in closed form: cdf, quantile, partial moments, and 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from layershift._checks import check, check_choice, check_floating
 
@@ -88,7 +90,8 @@ def gaussian_wasserstein(mean_x: Tensor, covariance_x: Tensor, mean_y: Tensor, c
     $$W_2^2=\lVert\mu-\nu\rVert^2+\operatorname{tr}A+\operatorname{tr}B-
       2\operatorname{tr}(A^{1/2}BA^{1/2})^{1/2},$$
 
-    where the last trace is the sum of the singular values of $F^TG$ for any factors $A=FF^T$, $B=GG^T$.
+    where the last trace is the sum of the singular values of $F^TG$ for any factors $A=FF^T$, $B=GG^T$. Differentiable
+    once, also where eigenvalues repeat; where the distance is 0 so is its gradient.
 
     Args:
         mean_x: means of shape `(…, d)`.
@@ -121,15 +124,57 @@ def gaussian_wasserstein(mean_x: Tensor, covariance_x: Tensor, mean_y: Tensor, c
         fits = mean.shape[-1] == d and covariance.dim() >= 2 and covariance.shape[-2:] == (d, d)
         got = f"shapes {tuple(mean.shape)} and {tuple(covariance.shape)}"
         check(fits, f"covariance_{argument}", f"shape (…, {d}, {d}) beside means of shape (…, {d})", got)
-    fidelity = torch.linalg.svdvals(_factor(covariance_x).mT @ _factor(covariance_y)).sum(-1)
+    fidelity: Tensor = _Fidelity.apply(covariance_x, covariance_y)
     traces = covariance_x.diagonal(dim1=-2, dim2=-1).sum(-1) + covariance_y.diagonal(dim1=-2, dim2=-1).sum(-1)
     square = (mean_x - mean_y).square().sum(-1) + (traces - 2 * fidelity).clamp(min=0)
-    distance: Tensor = square.sqrt()
-    return distance
+    return safe_root(square)
 
 
-def _factor(covariance: Tensor) -> Tensor:
-    """A matrix F with `F @ F.mT` equal to the covariance, singular ones too."""
+def safe_root(square: Tensor) -> Tensor:
+    """The square root, with gradient 0 at 0.
+
+    Args:
+        square: numbers that are not negative, any shape.
+
+    Returns:
+        Their roots.
+
+    Example:
+        >>> x = torch.zeros(1, requires_grad=True)
+        >>> torch.autograd.grad(safe_root(x), x)
+        (tensor([0.]),)
+    """
+    positive = square > 0
+    return torch.where(positive, torch.where(positive, square, 1.0).sqrt(), 0 * square)  # NaN stays
+
+
+class _Fidelity(torch.autograd.Function):
+    r"""$\operatorname{tr}(A^{1/2}BA^{1/2})^{1/2}$.
+
+    Derivatives of eigenvectors are infinite where eigenvalues meet, as they do in the identity; that of the trace is
+    not: with $F^TG=U\Sigma V^T$ it is $\tfrac12GVU^TF^+$, half the optimal map between the Gaussians.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        values: Tensor = torch.linalg.svdvals(_factor(a)[0].mT @ _factor(b)[0])
+        return values.sum(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        (f, f_inverse), (g, g_inverse) = map(_factor, ctx.saved_tensors)
+        u, _, vh = torch.linalg.svd(f.mT @ g)
+        maps = (g @ (u @ vh).mT @ f_inverse, f @ (u @ vh) @ g_inverse)
+        by_a, by_b = (gradient[..., None, None] * (m + m.mT) / 4 for m in maps)
+        return by_a.sum_to_size(ctx.saved_tensors[0].shape), by_b.sum_to_size(ctx.saved_tensors[1].shape)
+
+
+def _factor(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix F with `F @ F.mT` equal to the covariance, singular ones too, and its pseudoinverse."""
     values, vectors = torch.linalg.eigh(covariance)
-    factor: Tensor = vectors * values.clamp(min=0).sqrt().unsqueeze(-2)
-    return factor
+    root = values.clamp(min=0).sqrt()
+    kept = values > values[..., -1:] * values.shape[-1] * torch.finfo(values.dtype).eps
+    inverse = torch.where(kept, 1 / root, 0.0)
+    return vectors * root.unsqueeze(-2), inverse.unsqueeze(-1) * vectors.mT

@@ -7,14 +7,14 @@ samples that sign changes at most once, at $\Phi^{-1}(i/n)$, so $\psi$ is a cumu
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from layershift._checks import check
+from layershift._checks import accumulation_dtype, check, check_floating
+from layershift.functional.wasserstein1d import normal_edges, wasserstein_normal_sorted
 
 
 class NormalDistance(NamedTuple):
@@ -47,29 +47,25 @@ def normal_distance(projections: Tensor) -> NormalDistance:
         The distance and its standard error.
 
     Raises:
-        ValueError: if there is no sample.
+        TypeError: if `projections` is not floating point.
+        ValueError: if there is no sample or no direction.
 
     Example:
         >>> distance = normal_distance(3 + torch.randn(1000, 1))
         >>> abs(distance.value - 3) < 4 * distance.stderr
         tensor(True)
     """
+    check_floating("projections", projections)
     shape = tuple(projections.shape)
-    check(len(shape) >= 2 and shape[-2] > 0, "projections", "shape (…, n, P) with n ≥ 1", f"shape {shape}")
+    check(len(shape) >= 2 and 0 not in shape[-2:], "projections", "shape (…, n, P) with n, P ≥ 1", f"shape {shape}")
     n, count = shape[-2:]
-    x, order = projections.mT.sort(-1)
-    edges = torch.special.ndtri(torch.arange(n + 1, dtype=torch.float64, device=x.device) / n).to(x)
-    density = torch.exp(-edges.square() / 2) / math.sqrt(2 * math.pi)
-    z = torch.minimum(torch.maximum(x, edges[:-1]), edges[1:])
-    middle = (2 * torch.arange(n, dtype=x.dtype, device=x.device) + 1) / n
-    peak = 2 * torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
-    distance = (x * (2 * torch.special.ndtr(z) - middle) + peak - density[:-1] - density[1:]).sum(-1)
-
+    x, order = projections.mT.to(accumulation_dtype(projections)).sort(-1)
+    distance = wasserstein_normal_sorted(x)
     value = distance.mean(-1)
     if n == 1:
         return NormalDistance(value, torch.full_like(value, torch.nan))
 
-    crossing = torch.minimum(torch.maximum(edges[1:-1], x[..., :-1]), x[..., 1:])
+    crossing = torch.clamp(normal_edges(n, x.dtype, x.device)[1:-1], x[..., :-1], x[..., 1:])
     rises = torch.nn.functional.pad((x[..., :-1] + x[..., 1:] - 2 * crossing).cumsum(-1), (1, 0))
     influence = torch.zeros_like(rises).scatter(-1, order, rises)
     variance = influence.mean(-2).var(-1) / n
