@@ -15,6 +15,7 @@ from layershift.functional import (
     normal_partial_moment,
     normal_pdf,
     normal_quantile,
+    wasserstein,
 )
 
 
@@ -70,6 +71,45 @@ def test_gradients_of_the_distance_of_gaussians() -> None:
         return gaussian_wasserstein(means[0], covariances[0], means[1], covariances[1])
 
     assert torch.autograd.gradcheck(distance, (means, factors))
+
+
+def test_gradients_where_eigenvalues_repeat_are_those_of_the_optimal_map() -> None:
+    eye, zero = torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    x = eye.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(gaussian_wasserstein(zero, x, zero, 4 * eye).square(), x)
+    torch.testing.assert_close(gradient, -eye)  # I - T, where T = 2I carries one to the other
+    mean = zero.clone().requires_grad_()
+    for of_zero in torch.autograd.grad(gaussian_wasserstein(mean, x, zero, eye), (mean, x)):
+        assert (of_zero == 0).all()
+
+
+def test_gradients_beside_a_singular_covariance() -> None:
+    zero = torch.zeros(4, dtype=torch.float64)
+    a, b = torch.randn(4, 6, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
+    x = (a @ a.mT).requires_grad_()
+
+    def distance(x):
+        return gaussian_wasserstein(zero, (x + x.mT) / 2, zero, b @ b.mT)
+
+    assert torch.autograd.gradcheck(distance, (x,))
+
+
+def test_gradients_of_a_broadcast_covariance() -> None:
+    means = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    a = torch.randn(2, 2, dtype=torch.float64)
+    x = (a @ a.mT).requires_grad_()
+    y = torch.diag_embed(torch.rand(3, 2, dtype=torch.float64) + 0.5).requires_grad_()
+
+    def distance(means, x, y):
+        return gaussian_wasserstein(means, (x + x.mT) / 2, torch.zeros_like(means[0]), (y + y.mT) / 2)
+
+    assert torch.autograd.gradcheck(distance, (means, x, y))
+
+
+def test_samples_of_gaussians_approach_the_distance_in_one_dimension() -> None:
+    x, y = 1 + 2 * torch.randn(100_000, dtype=torch.float64), 0.5 * torch.randn(100_000, dtype=torch.float64)
+    moments = [m for v in (x, y) for m in (v.mean()[None], v.var()[None, None])]
+    assert float(wasserstein(x, y, 2)) == pytest.approx(float(gaussian_wasserstein(*moments)), rel=1e-3)
 
 
 def test_errors_say_what_was_expected() -> None:

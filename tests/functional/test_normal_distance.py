@@ -10,7 +10,7 @@ import scipy.integrate
 import scipy.stats
 import torch
 
-from layershift.functional.normal_distance import normal_distance, normal_floor
+from layershift.functional import normal_distance, normal_floor
 
 
 def integrated(x: np.ndarray) -> float:
@@ -37,7 +37,24 @@ def test_the_floor_is_the_mean_over_samples_of_the_normal(n) -> None:
 
 def test_the_floor_of_many_samples_is_asymptotic() -> None:
     root = scipy.integrate.quad(lambda t: np.sqrt(scipy.stats.norm.cdf(t) * scipy.stats.norm.sf(t)), -12, 12)[0]
-    assert normal_floor(10**6) == pytest.approx(np.sqrt(2 / np.pi / 10**6) * root, rel=1e-3)
+    limit = np.sqrt(2 / np.pi) * root
+    assert normal_floor(10**6) * 10**3 == pytest.approx(limit, rel=1e-4)
+    assert normal_floor(10**8) * 10**4 == pytest.approx(limit, rel=1e-5)  # the last one that is summed
+    assert normal_floor(10**8 + 1) * 10**4 == pytest.approx(limit, rel=1e-8)  # the first that is not
+    scaled = [normal_floor(10**k) * 10 ** (k / 2) for k in range(3, 13)]
+    assert scaled == sorted(scaled)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 1000])
+def test_the_floor_is_the_mean_deviation_of_binomials(n) -> None:
+    def deviation(t: float) -> float:
+        counts = np.arange(n + 1)
+        p = scipy.stats.norm.cdf(t)
+        return float(np.abs(counts / n - p) @ scipy.stats.binom.pmf(counts, n, p))
+
+    grid = np.linspace(-9, 9, 20_001 if n < 50 else 2001)
+    expected = np.trapezoid([deviation(t) for t in grid], grid)
+    assert normal_floor(n) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +79,41 @@ def test_error_bars_match_the_spread_of_repeated_sampling(kind, low, high, size)
     assert low < float(claimed / spread) < high
 
 
+@pytest.mark.parametrize(("n", "count"), [(16, 32), (128, 4), (128, 256)])
+@pytest.mark.parametrize("kind", ["shift", "relu"])
+def test_error_bars_hold_for_few_samples_and_few_or_many_directions(kind, n, count) -> None:
+    found = []
+    for _ in range(300):
+        x, theta = torch.randn(n, 30), torch.randn(30, count)
+        found.append(normal_distance((x + 0.5 if kind == "shift" else x.relu()) @ (theta / theta.norm(dim=0))))
+    spread = torch.stack([d.value for d in found]).std()
+    claimed = torch.stack([d.stderr for d in found]).square().mean().sqrt()
+    assert 0.8 < float(claimed / spread) < 1.25
+
+
+def test_the_influence_is_what_a_sample_moves() -> None:
+    """With one direction the error bar is the jackknife's, which leaves out each sample in turn."""
+    x = 0.7 + 1.4 * torch.randn(400, 1, dtype=torch.float64)
+    without = torch.stack([normal_distance(torch.cat([x[:i], x[i + 1 :]])).value for i in range(len(x))])
+    jackknife = (without.var(correction=0) * (len(x) - 1)).sqrt()
+    torch.testing.assert_close(normal_distance(x).stderr, jackknife, rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("n", [4096, 100_000])
+def test_float32_sees_distances_far_below_its_precision_times_n(n) -> None:
+    x = torch.randn(n, 1)
+    exact = normal_distance(x.double())
+    single = normal_distance(x)
+    torch.testing.assert_close(single.value.double(), exact.value, rtol=1e-6, atol=0)
+    torch.testing.assert_close(single.stderr.double(), exact.stderr, rtol=1e-3, atol=0)
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    x = torch.randn(40, 3).half()
+    assert normal_distance(x).value.dtype == torch.float32
+    torch.testing.assert_close(normal_distance(x), normal_distance(x.float()))
+
+
 def test_a_batch_of_layers_is_each_of_them() -> None:
     x = torch.randn(3, 40, 5)
     together, alone = normal_distance(x), [normal_distance(layer) for layer in x]
@@ -77,5 +129,9 @@ def test_one_sample_has_no_error_bar_and_nan_stays() -> None:
 def test_errors_say_what_was_expected() -> None:
     with pytest.raises(ValueError, match=r"projections: expected shape \(…, n, P\) with n, P ≥ 1, got shape \(0, 3\)"):
         normal_distance(torch.zeros(0, 3))
+    with pytest.raises(ValueError, match=r"projections: expected shape .*, got shape \(3, 0\)"):
+        normal_distance(torch.zeros(3, 0))
+    with pytest.raises(TypeError, match=r"projections: expected a floating point tensor, got torch\.int64"):
+        normal_distance(torch.zeros(3, 2, dtype=torch.int64))
     with pytest.raises(ValueError, match="n: expected a number of samples, 1 or more, got 0"):
         normal_floor(0)

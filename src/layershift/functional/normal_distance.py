@@ -7,6 +7,7 @@ samples that sign changes at most once, at $\Phi^{-1}(i/n)$, so $\psi$ is a cumu
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from layershift._checks import accumulation_dtype, check, check_floating
 from layershift.functional.wasserstein1d import normal_edges, wasserstein_normal_sorted
+
+_MANY, _LIMIT = 10**8, 1.2883791903
 
 
 class NormalDistance(NamedTuple):
@@ -38,7 +41,10 @@ def normal_distance(projections: Tensor) -> NormalDistance:
     \operatorname{var}_\theta W_\theta-\tfrac1n\operatorname{mean}_\theta\operatorname{var}_i\psi_{\theta i}\right)_+.$$
 
     The first term knows that all directions see the same samples; the second is what other directions would have given.
-    Where samples are from N(0, I) the influence vanishes in the limit, and the error bar is up to 1.6 times too wide.
+    In simulations (16 to 1000 samples, 4 to 256 directions; shifted, scaled, rectified and mixed normals) it was 0.95
+    to 1.25 times the spread of repeated sampling. Near N(0, I), where the distance has a kink and the influence
+    vanishes in the limit, it is up to 1.6 times too wide. One direction tells nothing of others: its error bar is its
+    own alone.
 
     Args:
         projections: samples along unit directions, shape `(…, n, P)`.
@@ -79,7 +85,8 @@ def normal_floor(n: int) -> float:
     r"""The mean of W1 between n samples of N(0, 1) and N(0, 1): what no distance at this n goes below on average.
 
     $E\int|F_n-\Phi|=\int E|B-np|/n$ with $B$ binomial of $p=\Phi(x)$, and $E|B-np|=2k\binom nk p^k(1-p)^{n-k+1}$ with
-    $k=\lfloor np\rfloor+1$. About $1.27/\sqrt n$ for many samples.
+    $k=\lfloor np\rfloor+1$. It rises to $\sqrt{2/(\pi n)}\int\sqrt{\Phi(1-\Phi)}=1.288/\sqrt n$, 0.4 % below at
+    $n=10^3$ and 1e-5 below at $n=10^8$, from where on that is returned.
 
     Args:
         n: how many samples.
@@ -96,10 +103,12 @@ def normal_floor(n: int) -> float:
         1.1284
     """
     check(n >= 1, "n", "a number of samples, 1 or more", n)
-    x = torch.linspace(-9, 9, 20_001, dtype=torch.float64)
+    if n > _MANY:  # the binomial coefficients below lose digits
+        return _LIMIT / math.sqrt(n)
+    x = torch.linspace(-9, 9, 20_001, dtype=torch.float64, device="cpu")
     p, log_p, log_q = torch.special.ndtr(x), torch.special.log_ndtr(x), torch.special.log_ndtr(-x)
     k = (n * p).floor().clamp(max=n - 1) + 1
-    size = torch.tensor(float(n), dtype=torch.float64)
+    size = torch.tensor(float(n), dtype=torch.float64, device="cpu")
     choose = torch.lgamma(size + 1) - torch.lgamma(k + 1) - torch.lgamma(size - k + 1)
     deviation = 2 * k * torch.exp(choose + k * log_p + (size - k + 1) * log_q)
     return float(torch.trapezoid(deviation, x)) / n
