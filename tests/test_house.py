@@ -16,6 +16,7 @@ FLOORS = [
     ["monitor"],
     ["probe", "dynamics", "train", "report", "integrations"],
     ["cli"],
+    ["__main__"],
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 

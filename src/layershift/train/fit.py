@@ -1,0 +1,178 @@
+"""One run through Lightning's Trainer: from a configuration to a trained, measured, tested network."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import nn
+
+from layershift.monitor import Monitor, Store
+from layershift.regularize import regularize
+from layershift.train.callbacks import EpochProgress, Measuring, Recording, Saving
+from layershift.train.config import Config, differences
+from layershift.train.data import DigitsData
+from layershift.train.folder import RunError, RunFolder
+from layershift.train.methods import METHODS
+from layershift.train.models import moments_mlp, small_cnn
+from layershift.train.module import Classifier
+
+TERMINATED = 143
+"""Exit code after SIGTERM: 128 + 15."""
+
+
+def build_model(config: Config, data: DigitsData) -> nn.Module:
+    """The network of a configuration, initialised from its seed."""
+    norm = METHODS[config.method].norm
+    if config.model == "small_cnn":
+        return small_cnn(data.in_channels, data.num_classes, norm=norm, seed=config.seed)
+    return moments_mlp(data.in_features, data.num_classes, norm=norm, seed=config.seed)
+
+
+def build_classifier(config: Config, model: nn.Module, penalty: nn.Module | None) -> Classifier:
+    """The Lightning module of a configuration."""
+    assert config.schedule is not None
+    assert config.momentum is not None
+    module = Classifier(
+        model,
+        penalty=penalty,
+        learning_rate=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        schedule=config.schedule,
+        seed=config.seed,
+    )
+    module.config = asdict(config)
+    return module
+
+
+def fit(
+    config: Config,
+    folder: RunFolder,
+    store: Store,
+    *,
+    continued: bool = False,
+    progress: bool | Callable[[int, float], None] = False,
+) -> None:
+    """Train, measure and test; everything lands in the run's folder and its store.
+
+    Args:
+        config: resolved.
+        folder: of the run.
+        store: its store, open for writing.
+        continued: start from the folder's last checkpoint.
+        progress: True shows Lightning's progress bar; a function receives the number of finished epochs and the
+            validation accuracy.
+
+    Raises:
+        KeyboardInterrupt: when interrupted; everything up to the last checkpoint is kept.
+        RunError: if the checkpoint cannot be used.
+    """
+    checkpoint = check_checkpoint(folder.last, asdict(config)) if continued else None
+    method, every = METHODS[config.method], config.every or 0
+    data = DigitsData(config.batch_size, config.seed)
+    model = build_model(config, data)
+    penalty = method.penalty() if method.penalty is not None else None
+    module = build_classifier(config, model, penalty)
+    callbacks: list[Callback] = [Recording(store, every), Saving(folder.checkpoints)]
+    if progress is True:
+        callbacks.append(RichProgressBar())
+    elif progress:
+        callbacks.append(EpochProgress(progress))
+    with quiet(), ExitStack() as stack:
+        if penalty is not None:
+            weight = config.penalty_weight or 0.0
+            module.penalty_loss = stack.enter_context(regularize(model, penalty, layers=config.layers, weight=weight))
+        watch = partial(Monitor, model, layers=config.layers, store=store, on="probe", probe=data.probe())
+        if every:
+            monitor = stack.enter_context(watch(every=every))
+            callbacks.append(Measuring(monitor))
+        trainer = make_trainer(config, callbacks, bar=progress is True)
+        with interruptible(trainer):
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            if every:
+                with watch(every=1) as last, last.step(trainer.global_step):
+                    pass  # the trained network, whatever the number of the last step
+            trainer.test(module, datamodule=data, verbose=False)
+
+
+def make_trainer(config: Config, callbacks: list[Callback], *, bar: bool) -> Trainer:
+    """A Trainer that runs as long as the configuration says, on one device, and leaves no files of its own."""
+    return Trainer(
+        max_epochs=config.epochs,
+        accelerator="auto",
+        devices=1,
+        logger=False,
+        callbacks=callbacks,
+        enable_progress_bar=bar,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def check_checkpoint(path: Path, config: Mapping[str, Any]) -> Path:
+    """Read a checkpoint, tensors and plain values only, and see that it belongs to a configuration.
+
+    Args:
+        path: the checkpoint.
+        config: what it must have been made with.
+
+    Returns:
+        The path.
+
+    Raises:
+        RunError: if it cannot be read, or belongs to another configuration.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise RunError(f"{path}: not a readable checkpoint ({reason}); --overwrite starts the run again") from error
+    if not isinstance(found, dict) or "config" not in found:
+        raise RunError(f"{path}: a checkpoint that layershift did not write; --overwrite starts the run again")
+    if different := differences(config, found["config"]):
+        raise RunError(f"{path}: a checkpoint of another configuration: {', '.join(different)}; --overwrite removes it")
+    return path
+
+
+@contextmanager
+def interruptible(trainer: Trainer) -> Iterator[None]:
+    """Turn what Lightning makes of Ctrl-C and SIGTERM back into what Python and the shell expect of them."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SIGTERMException as error:
+        raise SystemExit(TERMINATED) from error
+    except SystemExit as error:
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's remarks on devices and loaders from the screen; its errors pass."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,7 @@
+"""The networks of the papers, each with its normaliser as an argument."""
+
+from layershift.train.models.cnn import small_cnn
+from layershift.train.models.mlp import moments_mlp
+from layershift.train.models.parts import NormName, he_init, make_norm
+
+__all__ = ["NormName", "he_init", "make_norm", "moments_mlp", "small_cnn"]

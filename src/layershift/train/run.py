@@ -1,0 +1,104 @@
+"""One run: its folder, its configuration, its training, what it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+from layershift.train.config import Config
+
+
+class Run(NamedTuple):
+    """Where a run lies and how it was brought to its end.
+
+    Attributes:
+        path: its folder.
+        store: its store.
+        state: what its folder held before: "new" nothing, "interrupted" a part of it, "finished" all of it.
+        test_accuracy: of the trained network on the test data, between 0 and 1.
+        test_stderr: its standard error over test samples.
+        n: test samples.
+    """
+
+    path: Path
+    store: Path
+    state: str
+    test_accuracy: float
+    test_stderr: float
+    n: int
+
+
+def train(
+    config: Config,
+    out: str | Path = "runs",
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool | Callable[[int, float], None] = False,
+) -> Run:
+    """Train one network, measure its layers on the way, and test it.
+
+    The run's folder is ``OUT/METHOD/seedK``. It holds `run.db` (all measurements), `config.yaml` (configuration,
+    versions, revision, command), `metrics.csv` and `checkpoints/`. The test accuracy is that of the weights after the
+    last epoch; nothing is chosen by it.
+
+    Args:
+        config: what to compute.
+        out: the folder of the run's method.
+        resume: continue an interrupted run from its last checkpoint, to the same numbers as without the interruption;
+            a finished one is left as it is.
+        overwrite: remove an earlier run from its folder first.
+        progress: True shows a progress bar; a function receives the number of finished epochs and the validation
+            accuracy.
+
+    Returns:
+        Where the run lies and its test accuracy.
+
+    Raises:
+        ValueError: if the configuration is not possible.
+        RunError: if the folder holds a run and neither `resume` nor `overwrite` says what to do, or a run of another
+            configuration.
+        KeyboardInterrupt: on Ctrl-C; the run can be resumed and what was measured can be read.
+
+    Example:
+        >>> import tempfile
+        >>> run = train(Config(method="batch", scale="smoke"), tempfile.mkdtemp())
+        >>> run.store.name, run.state, run.n
+        ('run.db', 'new', 450)
+    """
+    from layershift._checks import import_extra
+
+    import_extra("lightning.pytorch", extra="train")
+    from layershift.monitor import Store
+    from layershift.train.fit import fit
+    from layershift.train.folder import command_line, folder_of, now
+
+    config = config.resolved()
+    folder = folder_of(config, out)
+    state = folder.claim(asdict(config), resume=resume, overwrite=overwrite)
+    if state != "finished":
+        folder.checkpoints.mkdir(parents=True, exist_ok=True)
+        with Store(folder.store) as store:
+            if state == "new":
+                folder.describe(store, asdict(config), command_line())
+            else:
+                store.set_meta("resumed", [*store.meta.get("resumed", []), now()])
+            try:
+                fit(config, folder, store, continued=state == "interrupted", progress=progress)
+                store.set_meta("finished", now())
+            finally:
+                folder.write_metrics(store)
+    return read_run(folder.path, state)
+
+
+def read_run(path: Path, state: str) -> Run:
+    """What a finished run came to, from its store."""
+    from layershift.monitor import open_store
+
+    with open_store(path) as store:
+        final = [record for record in store.records() if record.layer == "" and record.measure == "test/accuracy"][-1]
+    assert final.stderr is not None
+    assert final.n is not None
+    return Run(path, path / "run.db", state, final.value, final.stderr, final.n)
