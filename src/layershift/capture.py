@@ -117,14 +117,27 @@ def _describe(output: Any) -> str:
     return type(output).__name__
 
 
+class OutputHook:
+    """A forward hook that hands a layer's output on, except when checkpointing repeats the forward.
+
+    A copy or a pickle of it does nothing: the copy of a watched model is not watched, and can be saved.
+    """
+
+    def __init__(self, name: str = "", see: Callable[[str, Tensor], None] | None = None) -> None:
+        self.name = name
+        self.see = see
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self.see is not None and not is_recomputed():
+            self.see(self.name, output_tensor(self.name, output))
+
+    def __reduce__(self) -> tuple[type[OutputHook], tuple[()]]:
+        return OutputHook, ()
+
+
 def add_output_hook(name: str, module: nn.Module, see: Callable[[str, Tensor], None]) -> RemovableHandle:
     """Call ``see(name, output)`` after each forward of ``module``, except when checkpointing repeats it."""
-
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        if not is_recomputed():
-            see(name, output_tensor(name, output))
-
-    return module.register_forward_hook(hook)
+    return module.register_forward_hook(OutputHook(name, see))
 
 
 @contextmanager
