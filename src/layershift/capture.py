@@ -127,7 +127,8 @@ class OutputHook:
         self.name = name
         self.see = see
 
-    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+    def __call__(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        """See an output; called by PyTorch after the forward."""
         if self.see is not None and not is_recomputed():
             self.see(self.name, output_tensor(self.name, output))
 

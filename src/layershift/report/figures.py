@@ -95,7 +95,7 @@ class Scale(NamedTuple):
 
 
 def distance_scale(methods: Sequence[Method], measure: str = "normality") -> Scale:
-    """One colour scale for the heat maps of all methods, logarithmic if they span more than a factor of 20."""
+    """One colour scale for the heat maps of all methods, logarithmic if they span more than a factor of 5."""
     tables = [method.mean(measure) for method in methods if method.having(measure)]
     values = np.concatenate([np.empty(0), *(table.to_numpy().ravel() for table in tables)])
     values = values[np.isfinite(values)]
@@ -103,7 +103,7 @@ def distance_scale(methods: Sequence[Method], measure: str = "normality") -> Sca
         return Scale(0.0, 1.0, log=False)
     low, high = float(values.min()), float(values.max())
     positive = values[values > 0]
-    if positive.size and high > 20 * positive.min():
+    if positive.size and high > 5 * positive.min():
         return Scale(max(float(positive.min()), high * 1e-6), high, log=True)
     return Scale(low, high if high > low else low + 1.0, log=False)
 

@@ -55,11 +55,13 @@ class Score(NamedTuple):
     def texts(self) -> list[str]:
         """The numbers as text, all with as many digits as the largest standard deviation has two of.
 
-        If one of the means would then be left with a single digit, each has digits of its own.
+        If that would leave a mean with a single digit, or round a standard deviation away, each has digits of its own.
         """
         sds = [s.sd for s in self.spreads if s.sd > 1e-9 * abs(s.mean)]
         places = decimals(max(sds)) if sds else None
-        if places is not None and any(0 < abs(s.mean) < 10.0 ** (1 - places) for s in self.spreads):
+        if places is not None and any(
+            0 < size < 10.0 ** (1 - places) for s in self.spreads for size in (abs(s.mean), s.sd)
+        ):
             places = None
         return [pm(s, places) for s in self.spreads]
 
