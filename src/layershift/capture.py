@@ -92,6 +92,8 @@ def output_tensor(name: str, output: Any) -> Tensor:
         >>> output_tensor("rnn", (torch.zeros(2, 3), (torch.zeros(1), torch.zeros(1)))).shape
         torch.Size([2, 3])
     """
+    if isinstance(output, Tensor) and output.is_floating_point():  # nearly always
+        return output
     for tensor in _tensors(output):
         if tensor.is_floating_point():
             return tensor

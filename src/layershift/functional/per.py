@@ -75,7 +75,7 @@ def per(
     _check_samples("x", x)
     if mode == "exact":
         values: Tensor = _ExactPER.apply(x)
-        return values[0]
+        return values.squeeze(0)
     check(num_projections >= 1, "num_projections", "at least 1", num_projections)
     noise = torch.randn(num_projections, x.shape[1], dtype=accumulation_dtype(x), device=x.device, generator=generator)
     projected: Tensor = _ProjectedPER.apply(x, noise / torch.linalg.vector_norm(noise, dim=1, keepdim=True))
@@ -115,14 +115,14 @@ def _check_samples(argument: str, x: Tensor) -> None:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _constants(ds: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+def _constants(ds: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[tuple[Tensor, ...], Tensor]:
     """The tables of `_tables`; a compiled graph holds them, not how they are made."""
     return _tables(ds, dtype, device)
 
 
 @lru_cache(maxsize=256)
-def _tables(ds: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Coefficients of the polynomials for value and gradient, `(terms, 2, L, 1)`, and each layer's 1/√c, `(L, 1)`."""
+def _tables(ds: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Coefficients for value and gradient, highest first, each `(2, L, 1)`; the layers' 1/√c, `(L, 1)`."""
     series = [radial_series(d, 2e-12 if dtype == torch.float64 else 5e-8) for d in ds]
     powers = torch.zeros(max(map(len, series)), 2, len(ds), 1, dtype=torch.float64)
     for i, (d, polynomials) in enumerate(zip(ds, series, strict=True)):
@@ -130,7 +130,8 @@ def _tables(ds: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tu
             [1.0, 1.0 / d], dtype=torch.float64
         )
     inverse_scale = torch.tensor([[radial_scale(d) ** -0.5] for d in ds], dtype=torch.float64)
-    return (_HALF_NORMAL_MEAN * powers).to(dtype).to(device), inverse_scale.to(dtype).to(device)
+    coefficients = (_HALF_NORMAL_MEAN * powers.flip(0)).to(dtype).to(device)
+    return coefficients.unbind(0), inverse_scale.to(dtype).to(device)
 
 
 class _ExactPER(torch.autograd.Function):
@@ -142,13 +143,12 @@ class _ExactPER(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *xs: Tensor) -> Tensor:
         dtype = torch.float64 if any(x.dtype == torch.float64 for x in xs) else torch.float32
-        powers, inverse_scale = _constants(tuple(x.shape[1] for x in xs), dtype, xs[0].device)
+        (p, *lower), inverse_scale = _constants(tuple(x.shape[1] for x in xs), dtype, xs[0].device)
         norms = torch.stack([torch.linalg.vector_norm(x, dim=1, dtype=dtype) for x in xs])
         square = (norms * inverse_scale).square_().add_(1)  # w² = 1 + s/c
         t = square.reciprocal().mul_(-2).add_(1)
         w = square.sqrt_()
-        p = powers[-1]
-        for coefficients in powers[:-1].flip(0).unbind(0):
+        for coefficients in lower:
             p = torch.addcmul(coefficients, p, t)
         values, factors = p.unbind(0)
         ctx.save_for_backward(factors / w, *xs)

@@ -59,10 +59,10 @@ class Score(NamedTuple):
         """
         sds = [s.sd for s in self.spreads if s.sd > 1e-9 * abs(s.mean)]
         places = decimals(max(sds)) if sds else None
-        if places is not None and any(
-            0 < size < 10.0 ** (1 - places) for s in self.spreads for size in (abs(s.mean), s.sd)
-        ):
-            places = None
+        if places is not None:
+            digit = 10.0**-places
+            if any(0 < abs(s.mean) < 10 * digit or 0 < s.sd < digit for s in self.spreads):
+                places = None
         return [pm(s, places) for s in self.spreads]
 
     def marks(self) -> list[str]:
