@@ -12,7 +12,7 @@ FLOORS = [
     ["_version", "_checks", "_autograd"],
     ["functional"],
     ["nn", "capture"],
-    ["regularize", "measure"],
+    ["regularization", "measure"],
     ["monitor"],
     ["probe", "dynamics", "train", "report", "integrations"],
     ["cli"],

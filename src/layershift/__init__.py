@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from layershift import functional, measure, monitor, nn, report, train
     from layershift.monitor import Monitor, open_store
     from layershift.nn import convert
-    from layershift.regularize import regularize
+    from layershift.regularization import regularize
 
 __all__ = [
     "Monitor",
@@ -34,7 +34,7 @@ _HOME = {
     "Monitor": "layershift.monitor",
     "open_store": "layershift.monitor",
     "convert": "layershift.nn",
-    "regularize": "layershift.regularize",
+    "regularize": "layershift.regularization",
 }
 
 
@@ -43,9 +43,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'layershift' has no attribute {name!r}")
     if name not in _HOME:
         return importlib.import_module(f"layershift.{name}")
-    # Cached, because importing layershift.regularize binds that name to the module, not to the function.
-    value = globals()[name] = getattr(importlib.import_module(_HOME[name]), name)
-    return value
+    return getattr(importlib.import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from layershift.monitor import Monitor, Store
-from layershift.regularize import regularize
+from layershift.regularization import regularize
 from layershift.train.callbacks import EpochProgress, Measuring, Recording, Saving
 from layershift.train.config import Config, differences
 from layershift.train.data import DigitsData
