@@ -9,7 +9,7 @@ import layershift
 
 ROOT = Path(layershift.__file__).parent
 FLOORS = [
-    ["_version", "_checks", "_autograd"],
+    ["_version", "_checks", "_seeds", "_autograd"],
     ["functional"],
     ["nn", "capture"],
     ["regularization", "measure"],

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
 from layershift._checks import check_choice
+from layershift._seeds import derive_seed
 from layershift.measure import Estimate
 from layershift.train.config import SCHEDULES, ScheduleName
 
@@ -116,9 +117,10 @@ class Classifier(LightningModule):
         """The network's output."""
         return self.model(x)  # type: ignore[no-any-return]
 
-    def on_train_epoch_start(self) -> None:
-        """Start the epoch's random numbers."""
-        torch.manual_seed((self.seed << 32) + (self.current_epoch << 12) + self.global_rank)
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Start the epoch's random numbers, after the loader has drawn its own, whose number a resumed run changes."""
+        if batch_idx == 0:
+            torch.manual_seed(derive_seed(self.seed, self.current_epoch, self.global_rank))
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Criterion plus penalty."""

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
+from layershift._seeds import derive_seed
+
 
 class EpochSampler(Sampler[Tensor]):
     """Batches of indices in an order that depends on the seed and the epoch alone.
@@ -44,8 +46,7 @@ class EpochSampler(Sampler[Tensor]):
         if self.seed is None:
             order = torch.arange(self.size)
         else:
-            # Seed and epoch go to different halves of the state, so that (1, 2) and (2, 1) are different orders.
-            generator = torch.Generator().manual_seed((self.seed << 32) + self.epoch)
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
             order = torch.randperm(self.size, generator=generator)
         yield from torch.split(order.to(self.device), self.batch_size)[: len(self)]
 
