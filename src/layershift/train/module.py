@@ -117,7 +117,7 @@ class Classifier(LightningModule):
         """The network's output."""
         return self.model(x)  # type: ignore[no-any-return]
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002 (the name is Lightning's)
         """Start the epoch's random numbers, after the loader has drawn its own, whose number a resumed run changes."""
         if batch_idx == 0:
             torch.manual_seed(derive_seed(self.seed, self.current_epoch, self.global_rank))
