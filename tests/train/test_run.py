@@ -1,0 +1,103 @@
+"""A run: same seed, same numbers; interrupted and resumed ends as uninterrupted; its folder says everything."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import pytest
+import torch
+
+from layershift.monitor import StoreError, open_store
+from layershift.train import demo, train
+from layershift.train.config import Config, load_yaml
+from layershift.train.folder import RunError, folder_of
+
+CONFIG = Config(method="unitization", scale="smoke", epochs=3)
+
+
+def weights(out, config=CONFIG) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(folder_of(config, out).last, weights_only=True)
+    return checkpoint["state_dict"]
+
+
+def layer_records(out):
+    with open_store(folder_of(CONFIG, out).path) as store:
+        return [r[:5] for r in store.records() if r.measure != "step_seconds"]
+
+
+@pytest.mark.slow
+def test_a_resumed_run_ends_with_the_weights_and_records_of_an_uninterrupted_one(tmp_path) -> None:
+    train(CONFIG, tmp_path / "whole")
+    train(CONFIG, tmp_path / "again")
+
+    def interrupt(epochs: int, accuracy: float) -> None:
+        if epochs == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, tmp_path / "parts", progress=interrupt)
+    assert folder_of(CONFIG, tmp_path / "parts").state() == "interrupted"
+    assert layer_records(tmp_path / "parts")
+    assert train(CONFIG, tmp_path / "parts", resume=True).state == "interrupted"
+
+    whole = weights(tmp_path / "whole")
+    for other in ("again", "parts"):
+        for name, value in weights(tmp_path / other).items():
+            assert torch.equal(value, whole[name]), (other, name)
+        torch.testing.assert_close(
+            torch.tensor([r[3] for r in layer_records(tmp_path / other)]),
+            torch.tensor([r[3] for r in layer_records(tmp_path / "whole")]),
+            rtol=0,
+            atol=0,
+            equal_nan=True,
+        )
+
+
+@pytest.mark.slow
+def test_the_folder_says_what_was_run(tmp_path) -> None:
+    run = train(CONFIG, tmp_path)
+    about = load_yaml(run.path / "config.yaml")
+    assert about["config"]["method"] == "unitization"
+    assert set(about["versions"]) >= {"python", "torch", "layershift", "lightning", "numpy"}
+    with (run.path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["test/accuracy"]) == run.test_accuracy
+    with open_store(run.path) as store:
+        frame, meta = store.to_pandas(), store.meta
+    assert meta["config"] == about["config"]
+    assert {"mean", "quantile_0.5", "normality", "val/accuracy"} <= set(frame.measure)
+    assert train(CONFIG, tmp_path, resume=True).state == "finished"
+    with pytest.raises(RunError, match="holds a finished run; --resume keeps it, --overwrite starts again"):
+        train(CONFIG, tmp_path)
+    with pytest.raises(RunError, match=r"a run of another configuration: .*batch_size"):
+        train(replace(CONFIG, batch_size=64), tmp_path, resume=True)
+    run.store.write_bytes(b"not a database, just text" * 100)
+    with pytest.raises(StoreError, match="not a"):
+        train(CONFIG, tmp_path, resume=True)
+
+
+@pytest.mark.slow
+def test_a_corrupt_checkpoint_is_named(tmp_path) -> None:
+    folder = folder_of(CONFIG, tmp_path)
+
+    def interrupt(epochs: int, accuracy: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, tmp_path, progress=interrupt)
+    folder.last.parent.mkdir(exist_ok=True)
+    folder.last.write_bytes(b"PK not a checkpoint")
+    with pytest.raises(RunError, match=r"last\.ckpt: not a readable checkpoint"):
+        train(CONFIG, tmp_path, resume=True)
+
+
+@pytest.mark.slow
+def test_demo_runs_every_method_with_every_seed(tmp_path) -> None:
+    runs = demo(Config(scale="smoke", epochs=1), tmp_path, methods=["vanilla", "per"], seeds=2)
+    names = [run.path.relative_to(tmp_path).as_posix() for run in runs]
+    assert names == ["vanilla/seed0", "vanilla/seed1", "per/seed0", "per/seed1"]
+    with open_store(runs[0].path) as store:
+        assert len(store.layers()) == 11
+    with pytest.raises(ValueError, match="seeds: expected at least 1, got 0"):
+        demo(Config(), tmp_path, seeds=0)
