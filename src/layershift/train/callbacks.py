@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,31 +31,25 @@ class StepMonitor(Protocol):
 
 
 class Measuring(Callback):
-    """Open the monitor's context around each training step.
+    """Measure the network on the monitor's probe before the updates that are to be measured.
+
+    A measurement at step i is of the network after i updates, so step 0 is the network as it was initialised.
 
     Args:
-        monitor: of the network that is trained; the caller closes it.
+        monitor: of the network that is trained, with `on="probe"`; the caller closes it.
     """
 
     def __init__(self, monitor: StepMonitor) -> None:
         self.monitor = monitor
-        self.open = ExitStack()
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Begin the step; its number is how many came before."""
-        self.open.enter_context(self.monitor.step(trainer.global_step))
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """End the step."""
-        self.open.close()
+        """Measure, if this step is one to measure."""
+        with self.monitor.step(trainer.global_step):
+            pass
 
     def on_validation_end(self, *_: Any) -> None:
         """Write what was measured before a checkpoint says that it was."""
         self.monitor.flush()
-
-    def on_exception(self, *_: Any) -> None:
-        """Leave no hook behind."""
-        self.open.close()
 
 
 class Recording(Callback):

@@ -43,7 +43,9 @@ def build_model(config: Config, data: DigitsData) -> nn.Module:
 
 def build_classifier(config: Config, model: nn.Module, penalty: nn.Module | None) -> Classifier:
     """The Lightning module of a configuration."""
+    assert config.learning_rate is not None
     assert config.schedule is not None
+    assert config.learning_rate is not None
     assert config.momentum is not None
     module = Classifier(
         model,

@@ -46,7 +46,7 @@ METHODS: Mapping[MethodName, Method] = {
     "unitization": Method(norm="unitization", summary="unitization before each activation"),
     "per": Method(
         penalty=_per,
-        penalty_weight=1e-4,
+        penalty_weight=3e-5,
         summary="the plain network with exact PER, summed over the batch, on each activation",
     ),
 }
