@@ -47,6 +47,8 @@ class Config:
         penalty_weight: The weight λ of the method's penalty, which is summed over the batch; by method.
         layers: Layers that are penalised and measured: a pattern of names, where * stands for anything.
         every: Steps between two measurements; 0 measures nothing; by scale 8, 20, 80.
+        threads: CPU threads. The products of these networks are too small to be worth sharing: one is quicker than
+            two, and on a machine that does other things as well, where threads wait for each other, many times so.
     """
 
     method: MethodName = "batch"
@@ -63,6 +65,7 @@ class Config:
     penalty_weight: float | None = None
     layers: str = "*relu"
     every: int | None = None
+    threads: int = 1
 
     def resolved(self) -> Config:
         """The same with every None replaced, and every value checked.
@@ -82,7 +85,7 @@ class Config:
         config = replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
         values = asdict(config)
         check_choice("schedule", config.schedule, SCHEDULES)
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "threads"):
             check(values[name] >= 1, name, "at least 1", values[name])
         for name in ("seed", "learning_rate", "momentum", "weight_decay", "penalty_weight", "every"):
             check(0 <= values[name] < float("inf"), name, "a finite number that is not negative", values[name])

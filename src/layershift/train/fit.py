@@ -93,7 +93,7 @@ def fit(
         callbacks.append(RichProgressBar())
     elif progress:
         callbacks.append(EpochProgress(progress))
-    with quiet(), ExitStack() as stack:
+    with quiet(), cpu_threads(config.threads), ExitStack() as stack:
         if penalty is not None:
             weight = config.penalty_weight or 0.0
             module.penalty_loss = stack.enter_context(regularize(model, penalty, layers=config.layers, weight=weight))
@@ -162,6 +162,17 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
             raise
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from error
+
+
+@contextmanager
+def cpu_threads(number: int) -> Iterator[None]:
+    """Compute with so many CPU threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
