@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 
-from layershift.monitor import StoreError, open_store
+from layershift.monitor import Store, StoreError, open_store
 from layershift.train import demo, train
 from layershift.train.config import Config, load_yaml
+from layershift.train.fit import check_checkpoint
 from layershift.train.folder import RunError, folder_of
 
 CONFIG = Config(method="unitization", scale="smoke", epochs=3)
@@ -97,7 +102,68 @@ def test_demo_runs_every_method_with_every_seed(tmp_path) -> None:
     runs = demo(Config(scale="smoke", epochs=1), tmp_path, methods=["vanilla", "per"], seeds=2)
     names = [run.path.relative_to(tmp_path).as_posix() for run in runs]
     assert names == ["vanilla/seed0", "vanilla/seed1", "per/seed0", "per/seed1"]
-    with open_store(runs[0].path) as store:
-        assert len(store.layers()) == 11
+    first = []
+    for run in (runs[0], runs[2]):
+        with open_store(run.path) as store:
+            assert len(store.layers()) == 11
+            first.append([r.value for r in store.records() if r.step == 0 and r.layer and r.unit is None])
+    assert first[0] == first[1], "step 0 is the initial network, which the methods share"
     with pytest.raises(ValueError, match="seeds: expected at least 1, got 0"):
         demo(Config(), tmp_path, seeds=0)
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path) -> None:
+    config = replace(CONFIG, epochs=40)
+    folder = folder_of(config, tmp_path / "killed")
+    arguments = ["train", "--method", config.method, "--scale", config.scale, "--epochs", "40", "--quiet"]
+    command = [sys.executable, "-m", "layershift", *arguments, "--out", str(tmp_path / "killed")]
+    process = subprocess.Popen(command)
+    while not folder.last.exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    with open_store(folder.path) as store:
+        assert store.records()
+    assert train(config, tmp_path / "killed", resume=True).state == "interrupted"
+    train(config, tmp_path / "whole")
+    whole = weights(tmp_path / "whole", config)
+    for name, value in weights(tmp_path / "killed", config).items():
+        assert torch.equal(value, whole[name]), name
+
+
+def test_the_last_step_is_measured_and_threads_are_given_back(tmp_path) -> None:
+    before = torch.get_num_threads()
+    run = train(replace(CONFIG, epochs=1, every=5), tmp_path)
+    with open_store(run.path) as store:
+        assert sorted({r.step for r in store.records() if r.measure == "normality"}) == [0, 5, 8]
+    assert torch.get_num_threads() == before
+    kept = run.path / "notes.txt"
+    kept.write_text("mine")
+    assert train(replace(CONFIG, epochs=1, every=0), tmp_path, overwrite=True).state == "new"
+    with open_store(run.path) as store:
+        assert store.layers() == []
+    assert kept.read_text() == "mine"
+
+
+def test_a_store_that_train_did_not_make_is_left_alone(tmp_path) -> None:
+    folder = folder_of(CONFIG, tmp_path)
+    Store(folder.store).close()
+    for overwrite in (False, True):
+        with pytest.raises(RunError, match=r"a store without config\.yaml beside it, not made by train"):
+            folder.claim({}, resume=True, overwrite=overwrite)
+    assert folder.store.exists()
+
+
+def test_a_checkpoint_of_another_configuration_names_what_differs(tmp_path) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save({"config": {"seed": 0, "epochs": 2}}, path)
+    assert check_checkpoint(path, {"seed": 0, "epochs": 2}) == path
+    with pytest.raises(RunError, match=r"another configuration: epochs \(asked for 3, found 2\); --overwrite"):
+        check_checkpoint(path, {"seed": 0, "epochs": 3})
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(RunError, match="a checkpoint that layershift did not write"):
+        check_checkpoint(path, {})
+    torch.save({"config": Config}, path)  # a class: loading it would run code
+    with pytest.raises(RunError, match="not a readable checkpoint"):
+        check_checkpoint(path, {})

@@ -107,6 +107,8 @@ def fit(
             if every:
                 with watch(every=1) as last, last.step(trainer.global_step):
                     pass  # the trained network, whatever the number of the last step
+            if isinstance(trainer.progress_bar_callback, RichProgressBar):
+                trainer.progress_bar_callback.disable()  # the test is one batch
             trainer.test(module, datamodule=data, verbose=False)
 
 
