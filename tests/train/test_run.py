@@ -167,3 +167,11 @@ def test_a_checkpoint_of_another_configuration_names_what_differs(tmp_path) -> N
     torch.save({"config": Config}, path)  # a class: loading it would run code
     with pytest.raises(RunError, match="not a readable checkpoint"):
         check_checkpoint(path, {})
+
+
+def test_a_wrong_option_does_not_claim_the_folder(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"layers: .*'\*relo'; nearest names"):
+        train(replace(CONFIG, layers="*relo"), tmp_path)
+    with pytest.raises(ValueError, match="batch_size: expected a number from 2 to 1077"):
+        train(replace(CONFIG, batch_size=2000), tmp_path)
+    assert folder_of(CONFIG, tmp_path).state() == "new"

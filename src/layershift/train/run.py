@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from layershift.train.config import Config
+
+if TYPE_CHECKING:
+    from layershift.monitor import Record
 
 
 class Run(NamedTuple):
@@ -80,25 +83,38 @@ def train(
     state = folder.claim(asdict(config), resume=resume, overwrite=overwrite)
     if state != "finished":
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
-        with Store(folder.store) as store:
-            if state == "new":
-                folder.describe(store, asdict(config), command_line())
-            else:
-                store.set_meta("resumed", [*store.meta.get("resumed", []), now()])
-            try:
-                fit(config, folder, store, continued=state == "interrupted", progress=progress)
-                store.set_meta("finished", now())
-            finally:
-                folder.write_metrics(store)
+        try:
+            with Store(folder.store) as store:
+                if state == "new":
+                    folder.describe(store, asdict(config), command_line())
+                else:
+                    store.set_meta("resumed", [*store.meta.get("resumed", []), now()])
+                try:
+                    fit(config, folder, store, continued=state == "interrupted", progress=progress)
+                    store.set_meta("finished", now())
+                finally:
+                    folder.write_metrics(store)
+        except BaseException:
+            if not read_records(folder.store):  # it failed before the first number, over a wrong option say
+                folder.clear()
+            raise
     return read_run(folder.path, state)
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a store; none if there is no store."""
+    from layershift.monitor import open_store
+
+    if not path.exists():
+        return []
+    with open_store(path) as store:
+        return store.records()
 
 
 def read_run(path: Path, state: str) -> Run:
     """What a finished run came to, from its store."""
-    from layershift.monitor import open_store
-
-    with open_store(path) as store:
-        final = [record for record in store.records() if record.layer == "" and record.measure == "test/accuracy"][-1]
+    network = (record for record in read_records(path / "run.db") if record.layer == "")
+    final = [record for record in network if record.measure == "test/accuracy"][-1]
     assert final.stderr is not None
     assert final.n is not None
     return Run(path, path / "run.db", state, final.value, final.stderr, final.n)
