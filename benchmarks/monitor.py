@@ -2,17 +2,20 @@
 
 Every 100th step is measured, so the cost is (99 skipped + 1 measured) / 100 plain steps. The three kinds of step run
 one after the other in each round, and the quotient is formed within the round.
+
+Beside them stands a floor: the rows of one measured step, already made, written by bare `sqlite3` in one transaction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from _timing import Case, Times, arguments, interleaved, judged, ratio, report
-from layershift.monitor import Monitor
+from layershift.monitor import Monitor, Record
 
 EVERY = 100
 
@@ -49,6 +52,19 @@ def hooks_of(model: nn.Module) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules())
 
 
+def bare_write(records: Sequence[Record]) -> Callable[[], None]:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute("CREATE TABLE t (a INTEGER, b INTEGER, v REAL, s REAL, n INTEGER, PRIMARY KEY (a, b))")
+    rows = [(i, r.step, r.value, r.stderr, r.n) for i, r in enumerate(records)]
+
+    def run() -> None:
+        connection.execute("BEGIN")
+        connection.executemany("INSERT OR REPLACE INTO t VALUES (?, ?, ?, ?, ?)", rows)
+        connection.execute("COMMIT")
+
+    return run
+
+
 def cases(
     name: str, model: nn.Module, x: Tensor, *, layers: str | type[nn.Module], repeats: int, inner: int
 ) -> list[Case]:
@@ -66,16 +82,26 @@ def cases(
             return run
 
         candidates = {"plain": step, "skipped": watched(1), "measured": watched(0)}
+        watched(0)()
+        records = [record for record in monitor.records() if record.layer]
+        candidates["rows"] = bare_write(records)
         times = interleaved(candidates, repeats=repeats, warmup=2, inner=inner)
-    skipped, measured = (ratio(times[kind], times["plain"]) for kind in ("skipped", "measured"))
-    both = Times([((EVERY - 1) * s + m) / EVERY for s, m in zip(skipped.seconds, measured.seconds, strict=True)])
+    skipped, measured, rows = (ratio(times[kind], times["plain"]) for kind in ("skipped", "measured", "rows"))
+    both = _in_proportion(skipped, measured)
+    floor = _in_proportion(Times([1.0] * len(rows.seconds)), Times([1 + r for r in rows.seconds]))
     detail = f"plain step {1e3 * times['plain'].median:.3g} ms, measured {1e3 * times['measured'].median:.3g} ms"
     return [
         judged(f"{name}: every=100 / without", both, 1.02, detail=detail),
+        judged(f"{name}: every=100 that only writes its {len(records)} rows / without", floor),
         judged(f"{name}: skipped step / without", skipped),
         judged(f"{name}: measured step / without", measured),
         Case(f"{name}: hooks left between measured steps", max(found), target=0, unit="hooks", n=3 * repeats),
     ]
+
+
+def _in_proportion(skipped: Times, measured: Times) -> Times:
+    pairs = zip(skipped.seconds, measured.seconds, strict=True)
+    return Times([((EVERY - 1) * s + m) / EVERY for s, m in pairs])
 
 
 def main() -> None:

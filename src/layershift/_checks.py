@@ -8,13 +8,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Collection
 from types import ModuleType
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 
 def check(condition: bool, argument: str, expected: str, got: object) -> None:
-    """Raise ``ValueError("argument: expected …, got …")`` unless ``condition`` holds.
+    """Raise ``ValueError("argument: expected …, got …")`` unless ``condition`` holds; of a tensor, its shape is told.
 
     Example:
         >>> check(3 > 5, "eps", "a positive number", -1)
@@ -23,12 +24,19 @@ def check(condition: bool, argument: str, expected: str, got: object) -> None:
         ValueError: eps: expected a positive number, got -1
     """
     if not condition:
-        raise ValueError(f"{argument}: expected {expected}, got {got}")
+        fail(argument, expected, got)
+
+
+def fail(argument: str, expected: str, got: object) -> NoReturn:
+    """Raise the error of `check`: where words must be composed, only a failure should pay for it."""
+    came = f"shape {tuple(got.shape)}" if isinstance(got, Tensor) else got
+    raise ValueError(f"{argument}: expected {expected}, got {came}")
 
 
 def check_choice(argument: str, value: object, choices: Collection[object]) -> None:
     """Raise unless ``value`` is one of ``choices``."""
-    check(value in choices, argument, "one of " + ", ".join(map(repr, choices)), repr(value))
+    if value not in choices:
+        fail(argument, "one of " + ", ".join(map(repr, choices)), repr(value))
 
 
 def check_floating(argument: str, x: Tensor) -> None:
@@ -41,12 +49,14 @@ def check_floating(argument: str, x: Tensor) -> None:
 
 def check_rank(argument: str, x: Tensor, ranks: Collection[int], shape: str) -> None:
     """Raise unless ``x`` has one of ``ranks`` dimensions; ``shape`` is how the documentation writes them."""
-    check(x.dim() in ranks, argument, f"a tensor of shape {shape}", f"shape {tuple(x.shape)}")
+    if x.dim() not in ranks:
+        fail(argument, f"a tensor of shape {shape}", x)
 
 
 def check_not_empty(argument: str, x: Tensor) -> None:
     """Raise unless ``x`` has at least one element."""
-    check(x.numel() > 0, argument, "at least one sample", f"an empty tensor of shape {tuple(x.shape)}")
+    if x.numel() == 0:
+        fail(argument, "at least one sample", f"an empty tensor of shape {tuple(x.shape)}")
 
 
 def accumulation_dtype(x: Tensor) -> torch.dtype:

@@ -119,7 +119,7 @@ def gaussian_wasserstein(mean_x: Tensor, covariance_x: Tensor, mean_y: Tensor, c
     for argument, mean, covariance in (("x", mean_x, covariance_x), ("y", mean_y, covariance_y)):
         check_floating(f"mean_{argument}", mean)
         check_floating(f"covariance_{argument}", covariance)
-        check(mean.dim() >= 1, f"mean_{argument}", "a tensor of shape (…, d)", f"shape {tuple(mean.shape)}")
+        check(mean.dim() >= 1, f"mean_{argument}", "a tensor of shape (…, d)", mean)
         d = mean_x.shape[-1]
         fits = mean.shape[-1] == d and covariance.dim() >= 2 and covariance.shape[-2:] == (d, d)
         got = f"shapes {tuple(mean.shape)} and {tuple(covariance.shape)}"

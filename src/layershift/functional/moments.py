@@ -65,7 +65,7 @@ def moment_table(x: Tensor) -> MomentTable:
         (tensor([[2., 5.]]), tensor([[1., 0.]]))
     """
     check_floating("x", x)
-    check(x.dim() >= 2, "x", "a tensor of shape (N, C, …)", f"shape {tuple(x.shape)}")
+    check(x.dim() >= 2, "x", "a tensor of shape (N, C, …)", x)
     check_not_empty("x", x)
     x = x.to(accumulation_dtype(x))
     size = torch.full(x.shape[:2], x[0, 0].numel(), dtype=x.dtype, device=x.device)
@@ -160,7 +160,7 @@ def moment_sums(table: MomentTable, *, pivot: Tensor | None = None) -> MomentSum
         tensor([[2., 0.],
                 [0., 2.]], dtype=torch.float64)
     """
-    check(table.mean.dim() == 2, "table", "moments of shape (N, U)", f"shape {tuple(table.mean.shape)}")
+    check(table.mean.dim() == 2, "table", "moments of shape (N, U)", table.mean)
     wide = torch.float32 if table.mean.device.type == "mps" else torch.float64  # the only device without float64
     mean, m2, m3, m4 = (field.to(wide) for field in table[1:])
     pivot = mean.mean(0) if pivot is None else pivot.to(wide)

@@ -181,7 +181,7 @@ def instance_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None =
         True
     """
     check_rows(x, weight=weight, bias=bias)
-    check(x[0, 0].numel() > 1, "x", "more than one number in each channel of a sample", f"shape {tuple(x.shape)}")
+    check(x[0, 0].numel() > 1, "x", "more than one number in each channel of a sample", x)
     return _group_norm(x, x.shape[1], weight, bias, eps)
 
 
@@ -249,15 +249,15 @@ def affine_of(scale: Tensor, pool: Pool, weight: Tensor | None, bias: Tensor | N
 def check_rows(x: Tensor, **parameters: Tensor | None) -> None:
     """Raise unless `x` is a batch of channels and every parameter has one number for each channel."""
     check_floating("x", x)
-    check(x.dim() >= 2, "x", "a tensor of shape (N, C, …)", f"shape {tuple(x.shape)}")
+    check(x.dim() >= 2, "x", "a tensor of shape (N, C, …)", x)
     check_not_empty("x", x)
     for name, parameter in parameters.items():
         if parameter is not None:
-            check(parameter.shape == x.shape[1:2], name, f"shape ({x.shape[1]},)", f"shape {tuple(parameter.shape)}")
+            check(parameter.shape == x.shape[1:2], name, f"shape ({x.shape[1]},)", parameter)
 
 
 def check_statistics(x: Tensor, mean: Tensor | None, variance: Tensor | None, pooling: Pooling) -> None:
     """Raise unless statistics are given, or the batch is large enough to have a variance."""
     check((mean is None) == (variance is None), "mean, variance", "both or neither", "one of them")
     if mean is None and pooling is pool_samples:
-        check(x.numel() > x.shape[1], "x", "more than one number for each channel", f"shape {tuple(x.shape)}")
+        check(x.numel() > x.shape[1], "x", "more than one number for each channel", x)

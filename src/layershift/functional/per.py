@@ -111,7 +111,7 @@ def per_joint(xs: Sequence[Tensor]) -> Tensor:
 def _check_samples(argument: str, x: Tensor) -> None:
     check_floating(argument, x)
     check_rank(argument, x, (2,), "(N, d)")
-    check(x.shape[1] > 0, argument, "at least one dimension", f"shape {tuple(x.shape)}")
+    check(x.shape[1] > 0, argument, "at least one dimension", x)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -145,8 +145,8 @@ class _ExactPER(torch.autograd.Function):
         dtype = torch.float64 if any(x.dtype == torch.float64 for x in xs) else torch.float32
         (p, *lower), inverse_scale = _constants(tuple(x.shape[1] for x in xs), dtype, xs[0].device)
         norms = torch.stack([torch.linalg.vector_norm(x, dim=1, dtype=dtype) for x in xs])
-        square = (norms * inverse_scale).square_().add_(1)  # w² = 1 + s/c
-        t = square.reciprocal().mul_(-2).add_(1)
+        square = norms.mul_(inverse_scale).square_().add_(1)  # w² = 1 + s/c
+        t = torch.rsub(square.reciprocal(), 1, alpha=2)
         w = square.sqrt_()
         for coefficients in lower:
             p = torch.addcmul(coefficients, p, t)

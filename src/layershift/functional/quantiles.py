@@ -105,7 +105,7 @@ def sketch_quantile(sketch: Tensor, q: Tensor) -> Tensor:
         >>> sketch_quantile(quantile_sketch(x), torch.tensor([0.25, 0.5])).round().int()
         tensor([[250, 500]], dtype=torch.int32)
     """
-    check(sketch.dim() == 2 and sketch.shape[1] == BINS, "sketch", f"shape (R, {BINS})", f"shape {tuple(sketch.shape)}")
+    check(sketch.dim() == 2 and sketch.shape[1] == BINS, "sketch", f"shape (R, {BINS})", sketch)
     sketch = sketch[:, 1:-1]
     upto = sketch.cumsum(1)
     count = upto[:, -1:]

@@ -121,7 +121,7 @@ def _directions_for(x: Tensor, num: int, given: Tensor | None, generator: torch.
         check(num >= 1, "num_projections", "at least 1", num)
         return directions(x.shape[1], num, generator=generator, device=x.device, dtype=dtype)
     fits = given.dim() == 2 and given.shape[1] == x.shape[1]
-    check(fits, "directions", f"shape (P, {x.shape[1]})", f"shape {tuple(given.shape)}")
+    check(fits, "directions", f"shape (P, {x.shape[1]})", given)
     return given.to(dtype)
 
 
@@ -130,6 +130,6 @@ def _project(rows: Tensor, argument: str, x: Tensor) -> Tensor:
     check_floating(argument, x)
     check_rank(argument, x, (2,), "(N, d)")
     check_not_empty(argument, x)
-    check(x.shape[1] == rows.shape[1], argument, f"shape (N, {rows.shape[1]})", f"shape {tuple(x.shape)}")
+    check(x.shape[1] == rows.shape[1], argument, f"shape (N, {rows.shape[1]})", x)
     with torch.autocast(x.device.type, enabled=False):
         return rows @ x.to(rows.dtype).mT

@@ -103,14 +103,15 @@ class Moments(Metric):
             x: activations of shape `(N, C, …)`, or with the channels at `channel_dim`.
         """
         check_floating("x", x)
-        check(x.dim() >= 2, "x", "a tensor of shape (N, C, …)", f"shape {tuple(x.shape)}")
+        check(x.dim() >= 2, "x", "a tensor of shape (N, C, …)", x)
         x = x.detach().movedim(self.channel_dim, 1)
         units = self._units_of(x)
         table = _table(x)
         columns = [pool_moments(table, 1, keepdim=True), MomentTable(*(f[:, units] for f in table))]
         joined = MomentTable(*(torch.cat(fields, 1) for fields in zip(*columns, strict=True)))
         rows = slice(joined.mean.shape[1])
-        self.sums[rows] = _merge(torch.stack([self.sums[rows], _pack(moment_sums(joined))]))
+        added = _pack(moment_sums(joined))
+        self.sums[rows] = added if self._update_count == 1 else _merge(torch.stack([self.sums[rows], added]))
         quantile_sketch(x.reshape(1, -1), counts=self.counts[:1])
         if len(units):
             quantile_sketch(x[:, units].transpose(0, 1).flatten(1), counts=self.counts[1 : rows.stop])
@@ -139,22 +140,29 @@ class Moments(Metric):
         """
         rows = [1 + (m.num_units if m.unit_indices is None else len(m.unit_indices)) for m in metrics]
         summary = summarize_moments(_unpack(torch.cat([m.sums[:r] for m, r in zip(metrics, rows, strict=True)])))
-        parts = zip(*(torch.split(numbers, rows) for numbers in summary), strict=True)
-        return [m._estimates(MomentSummary(*part)) for m, part in zip(metrics, parts, strict=True)]
+        # Sketches are large: joining them would cost more than it saves.
+        each = zip(*(torch.split(numbers, rows) for numbers in summary), strict=True)
+        tails = [m._tail(MomentSummary(*part)) for m, part in zip(metrics, each, strict=True)]
+        value = torch.cat([summary.value, torch.cat([tail[0] for tail in tails])], 1)
+        stderr = torch.cat([summary.stderr, torch.cat([tail[1] for tail in tails])], 1)
+        parts = zip(*(torch.split(numbers, rows) for numbers in (value, stderr, summary.n)), strict=True)
+        return [metrics[0]._named(*part) for part in parts]
 
-    def _estimates(self, summary: MomentSummary) -> dict[str, Estimate]:
-        """Add the quantiles, and name the columns; the first row is the layer, the others its units."""
+    def _tail(self, summary: MomentSummary) -> tuple[Tensor, Tensor]:
+        """Quantiles and the share of numbers that are not finite, with standard errors, both `(R, Q + 1)`."""
         counts = self.counts[: len(summary.n)]
         quantile, error = _quantiles(self.quantiles, summary, counts)
         share = nonfinite_share(counts).unsqueeze(1)
-        value = torch.cat([summary.value, quantile, share], 1)
-        stderr = torch.cat([summary.stderr, error, torch.full_like(share, torch.nan)], 1)
+        return torch.cat([quantile, share], 1), torch.cat([error, torch.full_like(share, torch.nan)], 1)
+
+    def _named(self, value: Tensor, stderr: Tensor, n: Tensor) -> dict[str, Estimate]:
+        """The columns by name; the first row is the layer, the others its units."""
         described = [
             *((name, _BY_MOMENTS, units) for name, units in _MOMENTS.items()),
             *((f"quantile_{q:g}", _BY_SKETCH, "x") for q in self.quantiles),
             ("nonfinite", "count", "1"),
         ]
-        n, estimates = summary.n, {}
+        estimates = {}
         for (name, estimator, units), v, s in zip(described, value.unbind(1), stderr.unbind(1), strict=True):
             estimates[name] = Estimate(v[0], s[0], n[0], estimator=estimator, units=units)
             estimates[f"{name}/units"] = Estimate(v[1:], s[1:], n[1:], estimator=estimator, units=units)

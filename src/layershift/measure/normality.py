@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from layershift._checks import accumulation_dtype, check, check_floating, check_not_empty
 from layershift.functional.normal_distance import normal_distance, normal_floor
+from layershift.functional.sliced import directions
 from layershift.measure.estimate import Estimate
 
 
@@ -65,12 +66,12 @@ class Normality(Metric):
             x: activations of shape `(N, …)`; a sample is all that follows the first dimension.
         """
         check_floating("x", x)
-        check(x.dim() >= 2, "x", "a tensor of shape (N, C, …)", f"shape {tuple(x.shape)}")
+        check(x.dim() >= 2, "x", "a tensor of shape (N, C, …)", x)
         check_not_empty("x", x)
         samples = x.detach().flatten(1).to(accumulation_dtype(x))
-        directions = _directions(samples.shape[1], self.num_projections, self.seed, x.device, samples.dtype)
+        columns = _directions(samples.shape[1], self.num_projections, self.seed, x.device, samples.dtype)
         with torch.autocast(x.device.type, enabled=False):
-            projected = samples @ directions
+            projected = samples @ columns
         generator = torch.Generator(x.device).manual_seed(hash((self.seed, _rank(), self._update_count)) % 2**63)
         priority = torch.rand(len(samples), 1, device=x.device, dtype=torch.float64, generator=generator)
         assert isinstance(self.kept, list)
@@ -121,6 +122,6 @@ def _rank() -> int:
 
 @lru_cache(maxsize=4)  # layers of one size follow each other; more entries would hold on to much memory
 def _directions(size: int, count: int, seed: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Uniform directions on the sphere, as columns."""
-    noise = torch.randn(size, count, generator=torch.Generator(device).manual_seed(seed), device=device, dtype=dtype)
-    return noise.div_(torch.linalg.vector_norm(noise, dim=0))
+    """The same directions for every layer of this size, as columns."""
+    generator = torch.Generator(device).manual_seed(seed)
+    return directions(size, count, generator=generator, device=device, dtype=dtype).mT

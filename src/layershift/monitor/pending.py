@@ -94,5 +94,8 @@ def _records(flight: _Flight) -> Iterator[Record]:
             columns[field] = [None if number != number else number for number in columns[field]]
         if "n" in columns:
             columns["n"] = [None if number is None else int(number) for number in columns["n"]]
-        for unit, *row in zip(units, *columns.values(), strict=True):
-            yield shared._replace(unit=unit, **dict(zip(columns, row, strict=True)))
+        columns["unit"] = list(units)
+        # A field's number for each unit, or what all share: built by position, since there may be a thousand a step.
+        alike = zip(Record._fields, shared, strict=True)
+        fields = [columns.get(field, [common] * len(units)) for field, common in alike]
+        yield from map(Record._make, zip(*fields, strict=True))

@@ -42,7 +42,7 @@ class _RunningNorm(_NormBase):
         """
         check_floating("x", x)
         check_rank("x", x, self._ranks, self._shape)
-        check(x.shape[1] == self.num_features, "x", f"{self.num_features} channels", f"shape {tuple(x.shape)}")
+        check(x.shape[1] == self.num_features, "x", f"{self.num_features} channels", x)
         check_not_empty("x", x)
         if not self.training and self.running_mean is not None:
             return self._normalize(x, mean=self.running_mean, variance=self.running_var).output

@@ -37,7 +37,7 @@ def as_samples(x: Tensor, sample: SampleKind) -> Tensor:
     """
     check_floating("x", x)
     check_choice("sample", sample, ("image", "position", "step"))
-    check(x.dim() >= 2, "x", "activations of shape (N, C, …)", f"shape {tuple(x.shape)}")
+    check(x.dim() >= 2, "x", "activations of shape (N, C, …)", x)
     check_not_empty("x", x)
     if sample == "image":
         return x.flatten(1)
