@@ -137,9 +137,7 @@ def step(name: str, make: Callable[[], nn.Module], x: Tensor, target: float, rep
         times = interleaved(calls, repeats=repeats, inner=inner)
     detail = ", ".join(f"{key} {t.median * 1e3:.3g} ms" for key, t in times.items()) + f", {len(penalty.layers)} layers"
     return [
-        judged(
-            f"step with exact PER / without, {name}", ratio(times["with"], times["without"]), target, detail=detail
-        ),
+        judged(f"step with exact PER / without, {name}", ratio(times["with"], times["without"]), target, detail=detail),
         judged(f"step with Σ h² by hand / without, {name}", ratio(times["squares"], times["without"])),
     ]
 
