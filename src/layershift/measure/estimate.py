@@ -23,6 +23,7 @@ class Estimate(NamedTuple):
         estimator: how the number was made, in a few words.
         units: the unit of measurement; "1" for a pure number, "x" for the activation's own scale, "x^2" for its square.
         floor: what this estimator gives on average, at this sample size, where the true value is 0; None if that is 0.
+        seconds: how long the estimate took, for those whose cost is worth knowing, or None.
     """
 
     value: Tensor
@@ -33,3 +34,4 @@ class Estimate(NamedTuple):
     estimator: str = ""
     units: str = "1"
     floor: Tensor | None = None
+    seconds: float | None = None
