@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from layershift._checks import check, check_choice
 from layershift.capture import LayerSelector, capture, select_layers
+from layershift.monitor.budget import Budget, Cost
+from layershift.monitor.metrics import LayerMetrics, Result, distributed
 from layershift.monitor.pending import Pending
-from layershift.monitor.probe import Probe, is_compiled, unwrap
+from layershift.monitor.probe import Probe, device_of, is_compiled, unwrap
 from layershift.monitor.store import Record, Store
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torchmetrics import Metric
 
-    MeasureLike: TypeAlias = str | Metric | Callable[[], Metric]
+    from layershift.monitor.metrics import MeasureLike
 
 
 class Monitor:
@@ -38,7 +38,7 @@ class Monitor:
     Args:
         model: the network; wrappers of `torch.compile` and data parallelism are looked through.
         layers: which layers, by name pattern or class, see `layershift.capture.select_layers`.
-        measures: names (`"moments"`, `"normality"`), metrics of `layershift.measure`, or functions that make them; each
+        measures: names (`"moments"`, `"normality"`, `"health"`, `"shift"`), metrics of `layershift.measure`, or functions that make them; each
             layer gets a copy of its own.
         store: where records go: the path of a store (continued, if it exists), an open `Store`, or None for memory.
         every: how many steps lie between two measured ones; step 0 is measured.
@@ -46,6 +46,8 @@ class Monitor:
             through the network at the step's end, in eval mode, which makes steps comparable and works with
             `torch.compile`.
         probe: the frozen batch, for `on="probe"`: a tensor, a tuple of arguments, or a mapping of keyword arguments.
+        budget: the share of the run's time that measuring may take, beyond a first second that is free. A step that is
+            due is not measured where it would exceed that; `cost` tells. None measures whenever it is due.
 
     Raises:
         ValueError: if an option is out of range, a pattern matches no layer, or a compiled model is to be measured
@@ -73,6 +75,7 @@ class Monitor:
         every: int = 100,
         on: Literal["batch", "probe"] = "batch",
         probe: Tensor | Sequence[Any] | Mapping[str, Any] | None = None,
+        budget: float | None = 0.02,
     ) -> None:
         check_choice("on", on, ("batch", "probe"))
         check(every >= 1, "every", "a number of steps, 1 or more", every)
@@ -84,7 +87,16 @@ class Monitor:
             check(not is_compiled(model), "on", "'probe' for a compiled model, which runs no new hooks", "'batch'")
         self.every = every
         self._layers = select_layers(unwrap(model), layers)
-        self._metrics = {name: [_make(measure) for measure in measures] for name in self._layers}
+        self._metrics = LayerMetrics(self._layers, measures)
+        check(
+            on == "probe" or not self._metrics.needs_reference,
+            "on",
+            "'probe' for a measure that compares steps, since it needs the same inputs at each",
+            "'batch'",
+        )
+        self._budget = Budget(budget)
+        self._device = device_of(unwrap(model))
+        self._costly: int | None = None  # the measured step whose cost is still to be recorded
         self._probe = None if probe is None else Probe(unwrap(model), probe)
         self._owns_store = not isinstance(store, Store)
         self._store = (
@@ -100,7 +112,7 @@ class Monitor:
         An exception inside ends the measurement of this step; what was recorded before stays.
 
         Args:
-            step: its number; it is measured if `every` divides it.
+            step: its number; it is measured if `every` divides it and the budget allows it.
 
         Raises:
             RuntimeError: if the monitor is closed.
@@ -110,21 +122,25 @@ class Monitor:
             raise RuntimeError("this monitor is closed")
         if self._pending.ready():
             self.flush()
-        if step % self.every:
+        if not self._due(step):
             yield
             return
+        self._report_cost()
         try:
             with ExitStack() as stack:
-                if self._probe is None:
-                    stack.enter_context(capture(self._layers, self._see))
+                with self._budget.spending():
+                    if self._probe is None:
+                        stack.enter_context(capture(self._layers, self._see))
                 yield
-            if self._probe is not None:
-                with capture(self._layers, self._see):
-                    self._probe.run()
-            self._measure(step)
+            with self._budget.spending(self._device):
+                if self._probe is not None:
+                    with capture(self._layers, self._see):
+                        self._probe.run()
+                self._measure(step)
+            self._budget.finish_step()
+            self._costly = step
         finally:
-            for metric in self._all_metrics():
-                metric.reset()
+            self._metrics.reset()
 
     def record(
         self,
@@ -158,13 +174,19 @@ class Monitor:
         else:
             self._write([record._replace(value=float(value))])
 
+    @property
+    def cost(self) -> Cost:
+        """What measuring and writing have cost so far; also recorded, as `monitor/seconds` and `monitor/share`."""
+        return self._budget.cost
+
     def flush(self) -> None:
         """Write everything measured so far, waiting for it if it is still being computed.
 
         Raises:
             StoreError: if it cannot be written.
         """
-        self._write(self._pending.collect())
+        with self._budget.spending():
+            self._write(self._pending.collect())
 
     def records(self) -> list[Record]:
         """Everything recorded, by this monitor or earlier in the same store; a closed one must be opened again."""
@@ -183,8 +205,9 @@ class Monitor:
         self._closed = True
         try:
             self.flush()
+            self._report_cost()
         finally:
-            self._layers, self._metrics, self._probe = {}, {}, None
+            self._layers, self._metrics, self._probe = {}, LayerMetrics([], []), None
             if self._owns_store:
                 self._store.close()
 
@@ -194,42 +217,59 @@ class Monitor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _all_metrics(self) -> Iterator[Metric]:
-        for metrics in self._metrics.values():
-            yield from metrics
+    def _due(self, step: int) -> bool:
+        """Whether this step is one to measure; ranks agree, because measures are reduced over them."""
+        if step % self.every:
+            return False
+        allowed = self._budget.allows()
+        if distributed() and self._budget.share is not None:
+            flag = torch.tensor(int(allowed), device=self._device)
+            torch.distributed.broadcast(flag, 0)
+            allowed = bool(flag)
+        if not allowed:
+            self._budget.skip()
+        return allowed
 
     def _see(self, name: str, output: Tensor) -> None:
-        try:
-            with torch.no_grad(), torch.autocast(output.device.type, enabled=False):
-                for metric in self._metrics[name]:
-                    metric.update(output)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"layer {name!r}: {error}") from error
+        with self._budget.spending(output.device):
+            self._metrics.see(name, output)
 
     def _measure(self, step: int) -> None:
-        seen = [name for name, metrics in self._metrics.items() if metrics[0].update_called]
-        if not seen:
+        if not self._metrics.seen:
             warnings.warn(
                 f"step {step}: none of the watched layers ran inside the monitor's step, so nothing was measured; "
                 'for a compiled model use on="probe"',
                 stacklevel=4,
             )
-        with torch.no_grad():
-            for metrics in zip(*(self._metrics[name] for name in seen), strict=True):
-                for name, metric, result in zip(seen, metrics, _compute(metrics), strict=True):
-                    self._add(step, name, metric, result)
-            self._pending.send()
+        for result in self._metrics.results():
+            self._add(step, result)
+        self._metrics.keep()
+        self._pending.send()
         if self._pending.ready():
             self.flush()
 
-    def _add(self, step: int, name: str, metric: Metric, result: Any) -> None:
+    def _add(self, step: int, result: Result) -> None:
         """Take over what a metric says: an estimate, called after the metric, or several by name."""
-        named = result if isinstance(result, Mapping) else {type(metric).__name__.lower(): result}
+        layer, metric, found = result
+        named = found if isinstance(found, Mapping) else {type(metric).__name__.lower(): found}
         chosen = getattr(metric, "unit_indices", None)
         units = [] if chosen is None else chosen.tolist()
         for measure, estimate in named.items():
-            record = Record(step, name, measure.removesuffix("/units"), 0.0)
+            record = Record(step, layer, measure.removesuffix("/units"), 0.0)
             self._pending.add_estimate(record, estimate, units)
+
+    def _report_cost(self) -> None:
+        """Record what the last measured step cost, now that all of it is known."""
+        if self._costly is None:
+            return
+        step, self._costly = self._costly, None
+        how, seconds, share = "the monitor's own clock", self._budget.last_seconds, self._budget.cost.share
+        self._write(
+            [
+                Record(step, "", "monitor/seconds", seconds, n=1, estimator=how, units="s"),
+                Record(step, "", "monitor/share", share, n=self._budget.cost.measured, estimator=how),
+            ]
+        )
 
     def _write(self, records: Sequence[Record]) -> None:
         if records and _first():
@@ -238,34 +278,4 @@ class Monitor:
 
 def _first() -> bool:
     """Whether this process is the one that writes."""
-    return not _distributed() or torch.distributed.get_rank() == 0
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def _compute(metrics: Sequence[Any]) -> Sequence[Any]:
-    """The results of all layers' metrics of one kind, at once where the kind offers that and no rank must be asked."""
-    together = hasattr(metrics[0], "compute_all") and len({metric.device for metric in metrics}) == 1
-    if together and not _distributed():
-        results: Sequence[Any] = metrics[0].compute_all(metrics)
-        return results
-    return [metric.compute() for metric in metrics]
-
-
-def _make(measure: MeasureLike) -> Metric:
-    """A metric of one layer's own."""
-    from torchmetrics import Metric  # here, because it takes seconds, and opening a store needs none of it
-
-    from layershift.measure import Moments, Normality
-
-    if isinstance(measure, str):
-        known: dict[str, type[Metric]] = {"moments": Moments, "normality": Normality}
-        check_choice("measures", measure, known)
-        return known[measure]()
-    if isinstance(measure, Metric):
-        return copy.deepcopy(measure)
-    made = measure()
-    check(isinstance(made, Metric), "measures", "names, metrics, or functions that make metrics", repr(measure))
-    return made
+    return not distributed() or torch.distributed.get_rank() == 0

@@ -35,6 +35,7 @@ class Pending:
 
     def __init__(self) -> None:
         self._rows: list[_Rows] = []
+        self._known: list[Record] = []  # numbers that were on the host from the start
         self._flights: list[_Flight] = []
 
     def add(self, record: Record, value: Tensor) -> None:
@@ -52,6 +53,9 @@ class Pending:
         if estimate.floor is not None:
             floor = shared._replace(measure=f"{shared.measure}_floor", estimator="its average at N(0, I) and this n")
             self._rows.append(_Rows(floor, known, {"value": estimate.floor, "n": estimate.n}))
+        if estimate.seconds is not None:
+            seconds = Record(shared.step, shared.layer, f"{shared.measure}_seconds", estimate.seconds, units="s")
+            self._known.append(seconds)
 
     def send(self) -> None:
         """Start copying what was added."""
@@ -72,7 +76,8 @@ class Pending:
         """Everything added since the last call, as records; waits for what has not arrived."""
         self.send()
         flights, self._flights = self._flights, []
-        return [record for flight in flights for record in _records(flight)]
+        known, self._known = self._known, []
+        return [record for flight in flights for record in _records(flight)] + known
 
 
 def _copy_to_host(flat: Tensor) -> tuple[Tensor, torch.Event | None]:

@@ -40,7 +40,7 @@ class Probe:
 
     def run(self) -> None:
         """One forward; the output is dropped."""
-        device = _device(self.model)
+        device = device_of(self.model)
         cuda = [device.index or 0] if device.type == "cuda" else []
         args, kwargs = tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, (tuple(self.args), self.kwargs))
         with torch.random.fork_rng(devices=cuda), torch.no_grad(), _eager(self.model), _evaluating(self.model):
@@ -79,7 +79,8 @@ def is_compiled(model: nn.Module) -> bool:
     )
 
 
-def _device(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
+    """The device of a model's first parameter or buffer; the CPU, if it has none."""
     for tensor in (*model.parameters(), *model.buffers()):
         return tensor.device
     return torch.device("cpu")
