@@ -1,4 +1,4 @@
-"""What a monitor measures: the metrics of every layer, fed with outputs and, where a metric compares, with earlier ones."""
+"""What a monitor measures: the metrics of every layer, fed with outputs and, where they compare, with earlier ones."""
 
 from __future__ import annotations
 

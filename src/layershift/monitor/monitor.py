@@ -38,8 +38,9 @@ class Monitor:
     Args:
         model: the network; wrappers of `torch.compile` and data parallelism are looked through.
         layers: which layers, by name pattern or class, see `layershift.capture.select_layers`.
-        measures: names (`"moments"`, `"normality"`, `"health"`, `"shift"`), metrics of `layershift.measure`, or functions that make them; each
-            layer gets a copy of its own.
+        measures: names (`"moments"`, `"normality"`, `"health"`, `"shift"`), metrics of `layershift.measure`, or
+            functions that make them; each layer gets a copy of its own. Those that compare steps, as `"shift"` does,
+            need `on="probe"`.
         store: where records go: the path of a store (continued, if it exists), an open `Store`, or None for memory.
         every: how many steps lie between two measured ones; step 0 is measured.
         on: `"batch"` measures what the network computes in the step, all of its forwards; `"probe"` runs a frozen batch
