@@ -1,4 +1,4 @@
-"""Pooled statistics across the processes of a group, with their gradients."""
+"""Samples and pooled statistics across the processes of a group, with their gradients."""
 
 from __future__ import annotations
 
@@ -60,3 +60,57 @@ class _Gather(torch.autograd.Function):
         dist.all_reduce(gradient, group=ctx.group)
         rank = dist.get_rank(ctx.group)
         return gradient[rank : rank + 1], None
+
+
+def world_size(group: dist.ProcessGroup | None = None) -> int:
+    """How many processes train together; 1 without `torch.distributed`.
+
+    Example:
+        >>> world_size()
+        1
+    """
+    return dist.get_world_size(group) if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather_samples(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+    """The samples of all processes, in the order of their ranks; a batch may differ in size from another's.
+
+    The gradient is that of the sum of all processes' losses. So where each computes the same loss of the union, and
+    gradients of parameters are averaged over processes afterwards as data parallelism does, the result is the gradient
+    of that loss. Sizes are exchanged first, which waits for the device.
+
+    Args:
+        x: this process's samples, shape `(N_r, …)`.
+        group: the process group; the default group if None.
+
+    Returns:
+        Samples of shape `(ΣN_r, …)`; `x` itself where there is one process.
+
+    Example:
+        >>> gather_samples(torch.zeros(3, 2)).shape
+        torch.Size([3, 2])
+    """
+    if world_size(group) == 1:
+        return x
+    mine = torch.tensor([len(x)], device=x.device)
+    sizes = [torch.empty_like(mine) for _ in range(world_size(group))]
+    dist.all_gather(sizes, mine, group=group)
+    gathered: Tensor = _GatherSamples.apply(x, torch.cat(sizes).tolist(), group)
+    return gathered
+
+
+class _GatherSamples(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sizes: list[int], group: dist.ProcessGroup | None) -> Tensor:
+        ctx.sizes, ctx.group = sizes, group
+        padded = x.new_zeros(max(sizes), *x.shape[1:])
+        padded[: len(x)] = x
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded, group=group)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient, group=ctx.group)
+        return torch.split(gradient, ctx.sizes)[dist.get_rank(ctx.group)], None, None

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from layershift._checks import accumulation_dtype, check, check_choice, check_floating, check_not_empty
 from layershift.functional.per import per, per_joint
 from layershift.functional.sliced import directions, sliced_wasserstein_normal
+from layershift.functional.synchronize import gather_samples, world_size
+from layershift.functional.wasserstein1d import wasserstein_normal
 
 SampleKind = Literal["image", "position", "step"]
 
@@ -167,7 +169,9 @@ class SlicedWasserstein(LayerPenalty):
     r"""The mean over random directions of $W_p^p$ between a layer's projected activations and N(0, 1).
 
     Unlike PER it compares distributions over the batch, so it also reacts to means and correlations; it needs a sort,
-    and its gradient couples the samples of a batch.
+    and its gradient couples the samples of a batch. Under `torch.distributed` the batch is that of all processes: they
+    share directions and exchange projections (`N × num_projections` numbers), every one has the same penalty, and
+    gradients averaged over processes, as data parallelism does, are those of one process on the union.
 
     Args:
         target: "normal", the standard normal distribution.
@@ -208,7 +212,13 @@ class SlicedWasserstein(LayerPenalty):
         slices = directions(
             samples.shape[1], self.num_projections, generator=self.generator, device=x.device, dtype=dtype
         )
-        distance = sliced_wasserstein_normal(samples.to(dtype), p=self.p, directions=slices)
+        if world_size() == 1:
+            distance = sliced_wasserstein_normal(samples.to(dtype), p=self.p, directions=slices)
+        else:
+            torch.distributed.broadcast(slices, 0)
+            with torch.autocast(x.device.type, enabled=False):
+                projected = samples.to(dtype) @ slices.mT
+            distance = wasserstein_normal(gather_samples(projected).mT, p=self.p)
         return distance.pow(self.p).mean()
 
     def extra_repr(self) -> str:
