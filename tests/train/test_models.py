@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from layershift.nn import Unitization1d, Unitization2d
-from layershift.train.models import he_init, make_norm, moments_mlp, small_cnn
+from layershift.train.models import cifar_resnet, he_init, make_norm, moments_mlp, small_cnn
 
 
 def kernels(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -80,3 +80,71 @@ def test_norm_factory() -> None:
         make_norm("layer", 4, dimensions=1)
     with pytest.raises(ValueError, match="depth: expected at least one layer, got 0"):
         moments_mlp(depth=0)
+
+
+class TestResNet:
+    @pytest.mark.parametrize(
+        ("depth", "preactivation", "published"),
+        [(20, False, 0.27e6), (56, False, 0.85e6), (110, False, 1.7e6), (110, True, 1.7e6), (164, True, 1.7e6)],
+    )
+    def test_parameters_are_as_many_as_the_papers_say(self, depth, preactivation, published) -> None:
+        model = cifar_resnet(depth, preactivation=preactivation)
+        count = sum(p.numel() for p in model.parameters())
+        assert count == pytest.approx(published, rel=0.03)
+
+    @pytest.mark.parametrize(("depth", "preactivation"), [(20, False), (20, True), (164, True)])
+    def test_as_many_layers_with_weights_as_the_name_says(self, depth, preactivation) -> None:
+        model = cifar_resnet(depth, preactivation=preactivation)
+        weighted = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and "shortcut" not in n]
+        assert len(weighted) == depth
+
+    def test_stages_halve_the_map_and_double_the_channels(self) -> None:
+        shapes = []
+        for preactivation, last in ((False, 64), (True, 64)):
+            model = cifar_resnet(20, preactivation=preactivation)
+            for name in ("stage1", "stage2", "stage3"):
+                model.get_submodule(name).register_forward_hook(lambda *a: shapes.append(tuple(a[2].shape[1:])))
+            model(torch.randn(2, 3, 32, 32))
+            assert shapes == [(16, 32, 32), (32, 16, 16), (last, 8, 8)]
+            shapes.clear()
+
+    @pytest.mark.parametrize("preactivation", [False, True])
+    def test_a_block_without_weights_is_the_identity(self, preactivation) -> None:
+        model = cifar_resnet(20, preactivation=preactivation, norm=None)
+        block = model.get_submodule("stage1.1")
+        for p in block.parameters():
+            nn.init.zeros_(p)
+        x = torch.rand(2, 16, 8, 8)  # not negative: the ReLU after the sum changes nothing
+        assert torch.equal(block(x), x)
+
+    def test_a_padded_shortcut_subsamples_and_adds_zeros(self) -> None:
+        model = cifar_resnet(20, preactivation=False, norm=None)
+        block = model.get_submodule("stage2.0")
+        for p in block.parameters():
+            nn.init.zeros_(p)
+        x = torch.rand(2, 16, 8, 8)
+        expected = torch.zeros(2, 32, 4, 4)
+        expected[:, :16] = x[:, :, ::2, ::2]
+        assert torch.equal(block(x), expected)
+
+    def test_a_projected_shortcut_of_a_preactivated_block_starts_from_the_activated_input(self) -> None:
+        block = cifar_resnet(20, preactivation=True, norm=None, shortcut="projection").get_submodule("stage2.0")
+        for p in block.branch.parameters():
+            nn.init.zeros_(p)
+        x = torch.randn(2, 16, 8, 8)
+        torch.testing.assert_close(block(x), block.shortcut(x.relu()))
+
+    def test_every_normaliser_starts_from_the_same_weights(self) -> None:
+        kinds = [kernels(cifar_resnet(20, preactivation=True, norm=norm, seed=3)) for norm in ("batch", "unitization")]
+        assert kinds[0].keys() == kinds[1].keys()
+        assert all(torch.equal(kinds[0][name], kinds[1][name]) for name in kinds[0])
+
+    def test_errors_say_what_was_expected(self) -> None:
+        with pytest.raises(ValueError, match=r"depth: expected 6n \+ 2 with n ≥ 1, got 21"):
+            cifar_resnet(21)
+        with pytest.raises(ValueError, match=r"depth: expected 9n \+ 2 with n ≥ 1, got 170"):
+            cifar_resnet(170, preactivation=True)
+        with pytest.raises(ValueError, match="bottleneck: expected preactivation=True with it"):
+            cifar_resnet(164, bottleneck=True)
+        with pytest.raises(ValueError, match="shortcut: expected one of None, 'pad', 'projection', got 'A'"):
+            cifar_resnet(20, shortcut="A")
