@@ -1,9 +1,11 @@
-"""What a Monitor(every=100) costs: training steps with it against the same steps without, all layers measured.
+"""What a Monitor costs: training steps with it against the same steps without, all layers measured.
 
-Every 100th step is measured, so the cost is (99 skipped + 1 measured) / 100 plain steps. The three kinds of step run
-one after the other in each round, and the quotient is formed within the round.
+With `every=100` every 100th step is measured, so the cost is (99 skipped + 1 measured) / 100 plain steps. The kinds of
+step run one after the other in each round, and the quotient is formed within the round; the budget is off, so that
+every due step is measured. Beside them stand a floor, the rows of one measured step, already made, written by bare
+`sqlite3` in one transaction; and what people write by hand, a histogram of every layer.
 
-Beside them stands a floor: the rows of one measured step, already made, written by bare `sqlite3` in one transaction.
+The budget itself is judged on whole runs.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from _timing import Case, Times, arguments, interleaved, judged, ratio, report
-from layershift.monitor import Monitor, Record
+from layershift.monitor import Monitor, Record, budget
+from layershift.train.models import cifar_resnet
 
-EVERY = 100
+STEPS = 3000
 
 
 def convolutions(width: int = 64) -> nn.Sequential:
@@ -65,13 +68,38 @@ def bare_write(records: Sequence[Record]) -> Callable[[], None]:
     return run
 
 
+def histograms(model: nn.Module, step: Callable[[], None]) -> Callable[[], None]:
+    """A step with a histogram of every layer that holds no other, as one writes it by hand."""
+
+    def see(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        x = output.detach().float()
+        low, high = x.min().item(), x.max().item()
+        torch.histc(x, 64, low, high).cpu()
+
+    def run() -> None:
+        leaves = [m for m in model.modules() if not list(m.children())]
+        handles = [module.register_forward_hook(see) for module in leaves]
+        step()
+        for handle in handles:
+            handle.remove()
+
+    return run
+
+
 def cases(
-    name: str, model: nn.Module, x: Tensor, *, layers: str | type[nn.Module], repeats: int, inner: int
+    name: str,
+    model: nn.Module,
+    x: Tensor,
+    *,
+    layers: str | type[nn.Module],
+    repeats: int,
+    inner: int,
+    targets: dict[int, float | None],
 ) -> list[Case]:
-    """Cost of the skipped and of the measured step, and of both in their proportion."""
+    """Cost of the skipped and of the measured step, and of both in their proportion for some intervals."""
     step = training_step(model, x, torch.randint(10, (len(x),), device=x.device))
     found: set[int] = set()
-    with Monitor(model, layers=layers, every=EVERY) as monitor:
+    with Monitor(model, layers=layers, every=2, budget=None) as monitor:
 
         def watched(number: int) -> Callable[[], None]:
             def run() -> None:
@@ -81,41 +109,76 @@ def cases(
 
             return run
 
-        candidates = {"plain": step, "skipped": watched(1), "measured": watched(0)}
+        candidates = {"plain": step, "skipped": watched(1), "measured": watched(0), "by hand": histograms(model, step)}
         watched(0)()
         records = [record for record in monitor.records() if record.layer]
         candidates["rows"] = bare_write(records)
         times = interleaved(candidates, repeats=repeats, warmup=2, inner=inner)
-    skipped, measured, rows = (ratio(times[kind], times["plain"]) for kind in ("skipped", "measured", "rows"))
-    both = _in_proportion(skipped, measured)
-    floor = _in_proportion(Times([1.0] * len(rows.seconds)), Times([1 + r for r in rows.seconds]))
+    kinds = ("skipped", "measured", "rows", "by hand")
+    skipped, measured, rows, by_hand = (ratio(times[kind], times["plain"]) for kind in kinds)
+    alone = Times([1.0] * len(rows.seconds)), Times([1 + r for r in rows.seconds])
     detail = f"plain step {1e3 * times['plain'].median:.3g} ms, measured {1e3 * times['measured'].median:.3g} ms"
     return [
-        judged(f"{name}: every=100 / without", both, 1.02, detail=detail),
-        judged(f"{name}: every=100 that only writes its {len(records)} rows / without", floor),
+        *(
+            judged(f"{name}: every={every} / without", _mixed(every, skipped, measured), target, detail=detail)
+            for every, target in targets.items()
+        ),
+        judged(f"{name}: every=100 that only writes its {len(records)} rows / without", _mixed(100, *alone)),
         judged(f"{name}: skipped step / without", skipped),
         judged(f"{name}: measured step / without", measured),
+        judged(f"{name}: step with a histogram of every layer / without", by_hand),
         Case(f"{name}: hooks left between measured steps", max(found), target=0, unit="hooks", n=3 * repeats),
     ]
 
 
-def _in_proportion(skipped: Times, measured: Times) -> Times:
+def _mixed(every: int, skipped: Times, measured: Times) -> Times:
     pairs = zip(skipped.seconds, measured.seconds, strict=True)
-    return Times([((EVERY - 1) * s + m) / EVERY for s, m in pairs])
+    return Times([((every - 1) * s + m) / every for s, m in pairs])
+
+
+def whole_run(model: nn.Module, x: Tensor, repeats: int) -> Case:
+    """A run on which measuring every 100th step would cost too much, kept within the budget."""
+    step = training_step(model, x, torch.randint(10, (len(x),), device=x.device))
+    shares: list[float] = []
+
+    def plain() -> None:
+        for _ in range(STEPS):
+            step()
+
+    def watched() -> None:
+        with Monitor(model, layers=nn.ReLU, every=100, budget=0.02) as monitor:
+            for i in range(STEPS):
+                with monitor.step(i):
+                    step()
+            shares.append(monitor.cost.share)
+
+    free, budget._FREE_SECONDS = budget._FREE_SECONDS, 0.0
+    times = interleaved({"plain": plain, "watched": watched}, repeats=repeats, warmup=1)
+    budget._FREE_SECONDS = free
+    said = sorted(shares)[len(shares) // 2]
+    return judged(
+        f"MLP: {STEPS} steps, every=100 within budget=0.02 and no free second / without",
+        ratio(times["watched"], times["plain"]),
+        1.02,
+        detail=f"the monitor's own count: a share of {said:.3f}",
+    )
 
 
 def main() -> None:
     options = arguments(__doc__ or "")
     torch.manual_seed(0)
     device = torch.device(options.device)
-    net, images = convolutions().to(device), torch.randn(128, 3, 32, 32, device=device)
-    mlp, rows = perceptron().to(device), torch.randn(128, 64, device=device)
+    images, rows = torch.randn(128, 3, 32, 32, device=device), torch.randn(128, 64, device=device)
+    net, resnet, mlp = convolutions().to(device), cifar_resnet(20).to(device), perceptron().to(device)
     few = max(options.repeats // 3, 3)
+    hundred: dict[int, float | None] = {100: 1.02}
     report(
         "monitor",
         [
-            *cases("4 convolutions, 14 layers", net, images, layers="*", repeats=few, inner=1),
-            *cases("MLP 10 × 100 + 8, 11 ReLUs", mlp, rows, layers=nn.ReLU, repeats=options.repeats, inner=5),
+            *cases("4 convolutions", net, images, layers="*", repeats=few, inner=1, targets=hundred),
+            *cases("ResNet-20", resnet, images, layers="*", repeats=few, inner=1, targets={1: None, 50: 1.03}),
+            *cases("MLP 10 × 100 + 8", mlp, rows, layers=nn.ReLU, repeats=options.repeats, inner=5, targets=hundred),
+            whole_run(mlp, rows, few),
         ],
         options.out,
     )

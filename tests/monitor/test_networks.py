@@ -69,7 +69,9 @@ def test_networks_of_timm(name) -> None:
 @pytest.mark.slow
 def test_networks_of_transformers_whose_blocks_return_tuples_and_dictionaries() -> None:
     transformers = pytest.importorskip("transformers")
-    config = transformers.GPT2Config(n_layer=2, n_embd=32, n_head=2, vocab_size=50, n_positions=16, bos_token_id=0, eos_token_id=0)
+    config = transformers.GPT2Config(
+        n_layer=2, n_embd=32, n_head=2, vocab_size=50, n_positions=16, bos_token_id=0, eos_token_id=0
+    )
     model = transformers.GPT2LMHeadModel(config)
     tokens = torch.randint(50, (3, 16))
     with watch(model, layers=["transformer.h.?", "transformer", "transformer.h.?.attn"]) as monitor:
