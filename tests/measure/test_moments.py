@@ -186,3 +186,67 @@ def test_errors_say_what_was_expected() -> None:
         Moments().update(torch.zeros(3))
     with pytest.raises(ValueError, match="x: expected at least one sample"):
         Moments().update(torch.zeros(0, 3))
+
+
+class TestLargeSamples:
+    """Of a sample with many numbers the quantiles see some."""
+
+    X = torch.randn(40, 6, 33, 31) * torch.linspace(0.2, 2, 33).view(33, 1) + torch.linspace(-1, 1, 6).view(6, 1, 1)
+
+    def few(self, x: torch.Tensor, parts: int = 1, **options):
+        metric = Moments(num_units=2, quantile_numbers=256, **options)
+        for part in x.tensor_split(parts):
+            metric.update(part)
+        return metric
+
+    def test_a_stream_gives_what_the_batch_gives(self) -> None:
+        whole, stream = self.few(self.X), self.few(self.X, parts=7)
+        assert torch.equal(whole.counts, stream.counts)
+        assert int(whole.counts[0].sum()) == pytest.approx(40 * 256, rel=0.05)
+        assert int(whole.counts[1].sum()) == pytest.approx(40 * 32, rel=0.05)
+
+    def test_after_a_reset_it_begins_anew(self) -> None:
+        metric = self.few(self.X[:3])
+        counts = metric.counts.clone()
+        metric.reset()
+        metric.update(self.X[:3])
+        assert torch.equal(metric.counts, counts)
+
+    def test_all_positions_take_turns(self) -> None:
+        position = torch.arange(2 * 8 * 8.0).view(1, 2, 8, 8).expand(128, -1, -1, -1)
+        metric = Moments(num_units=0, quantile_numbers=16)
+        metric.update(position.contiguous())
+        assert (metric.counts > 0).sum() == 128
+
+    def test_quantiles_are_those_of_all_numbers_within_their_error(self) -> None:
+        scores = []
+        for seed in range(40):
+            x = self.X[torch.randperm(40, generator=torch.Generator().manual_seed(seed))[:20]]
+            few, exact = self.few(x).compute(), torch.quantile(x.flatten(), torch.tensor([0.25, 0.5, 0.95]))
+            for q, value in zip(("0.25", "0.5", "0.95"), exact, strict=True):
+                estimate = few[f"quantile_{q}"]
+                scores.append(float((estimate.value - value) / estimate.stderr))
+        assert torch.tensor(scores).abs().max() < 4
+        assert torch.tensor(scores).square().mean().sqrt() < 1.2
+
+    def test_the_error_grows_where_numbers_are_left_out(self) -> None:
+        x = torch.randn(4, 1, 4096)  # independent numbers
+        few = Moments(num_units=0, quantile_numbers=64)
+        few.update(x)
+        textbook = 0.5 / (4 * 64) ** 0.5 / 0.3989
+        assert float(few.compute()["quantile_0.5"].stderr) == pytest.approx(textbook, rel=0.5)
+        assert float(few.compute()["quantile_0.5"].stderr) > 0.8 * textbook
+
+    def test_what_is_not_finite_is_always_counted(self) -> None:
+        x = self.X.clone()
+        x[7, 5, 3, 3], x[8, 0, 2, 1] = torch.nan, torch.inf
+        estimates = self.few(x).compute()
+        assert float(estimates["nonfinite"].value) == pytest.approx(2 / x.numel())
+        assert estimates["nonfinite/units"].value.tolist() == pytest.approx([1 / (40 * 33 * 31)] * 2)
+
+    def test_channels_last_is_the_same_distribution(self) -> None:
+        x = self.X.to(memory_format=torch.channels_last)
+        first, last = self.few(self.X).compute(), self.few(x).compute()
+        for name in ("quantile_0.25", "quantile_0.5"):
+            assert abs(first[name].value - last[name].value) < 4 * first[name].stderr
+        torch.testing.assert_close(last["mean"].value, first["mean"].value)

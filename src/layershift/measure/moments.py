@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from layershift.functional.moments import (
     pool_moments,
     summarize_moments,
 )
-from layershift.functional.quantiles import BINS, nonfinite_share, quantile_sketch, sketch_quantile
+from layershift.functional.quantiles import BINS, quantile_sketch, sketch_quantile
 from layershift.measure.estimate import Estimate
 
 _MOMENTS = {"mean": "x", "variance": "x^2", "skewness": "1", "kurtosis": "1"}
@@ -49,6 +50,9 @@ class Moments(Metric):
         num_units: how many units are described one by one; they are spread evenly over the channels, so that two runs
             and all ranks look at the same ones. All channels, if the layer has fewer.
         quantiles: which quantiles, in [0, 1].
+        quantile_numbers: how many numbers of a sample enter the layer's quantiles, and an eighth of it those of a
+            unit: all, if a sample has no more, else about so many, evenly spaced, at positions that change from sample
+            to sample. Moments and `"nonfinite"` always see all.
         channel_dim: the dimension of the channels; 1 as in `(N, C, H, W)`, −1 for sequences `(N, T, C)`.
         **kwargs: options of `torchmetrics.Metric`.
 
@@ -78,23 +82,31 @@ class Moments(Metric):
     full_state_update = False
     sums: Tensor
     counts: Tensor
+    numbers: Tensor
+    nonfinite: Tensor
 
     def __init__(
         self,
         *,
         num_units: int = 8,
         quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),
+        quantile_numbers: int = 2048,
         channel_dim: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check(num_units >= 0, "num_units", "a number of units, 0 or more", num_units)
         check(all(0 <= q <= 1 for q in quantiles), "quantiles", "probabilities in [0, 1]", tuple(quantiles))
+        check(quantile_numbers >= 1, "quantile_numbers", "a number of numbers, 1 or more", quantile_numbers)
+        self.quantile_numbers = quantile_numbers
         self.num_units, self.quantiles, self.channel_dim = num_units, tuple(quantiles), channel_dim
         self.unit_indices: Tensor | None = None  # on the CPU: reading it never waits for another device
         self._units: Tensor | None = None
         self.add_state("sums", torch.zeros(1 + num_units, 26, dtype=torch.float64), dist_reduce_fx=_merge)
         self.add_state("counts", torch.zeros(1 + num_units, BINS, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("numbers", torch.zeros(1 + num_units, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("nonfinite", torch.zeros(1 + num_units, dtype=torch.int64), dist_reduce_fx="sum")
+        self._samples = 0
 
     def update(self, x: Tensor) -> None:
         """Take in the outputs of a layer.
@@ -112,9 +124,36 @@ class Moments(Metric):
         rows = slice(joined.mean.shape[1])
         added = _pack(moment_sums(joined))
         self.sums[rows] = added if self._update_count == 1 else _merge(torch.stack([self.sums[rows], added]))
-        quantile_sketch(x.reshape(1, -1), counts=self.counts[:1])
-        if len(units):
-            quantile_sketch(x[:, units].transpose(0, 1).flatten(1), counts=self.counts[1 : rows.stop])
+        self._count(x, table, units)
+
+    def reset(self) -> None:
+        """Forget what was seen."""
+        super().reset()
+        self._samples = 0
+
+    def _count(self, x: Tensor, table: MomentTable, units: Tensor) -> None:
+        """Numbers into the bins of the sketches, and how many are not finite."""
+        stop = 1 + len(units)
+        size, row = x[0].numel(), x[0, 0].numel()
+        dense = x if x.is_contiguous() else x.movedim(1, -1)  # channels last, without a copy
+        layer = _thinned(dense.reshape(1, -1), size, self.quantile_numbers, self._samples)
+        quantile_sketch(layer, counts=self.counts[:1])
+        if stop > 1:
+            single = x[:, units].transpose(0, 1).flatten(1)
+            few = max(self.quantile_numbers // 8, 1)
+            quantile_sketch(_thinned(single, row, few, self._samples), counts=self.counts[1:stop])
+        self._samples += len(x)
+        self.numbers[0] += x.numel()
+        self.numbers[1:stop] += len(x) * row
+        # On a CPU looking costs less than counting; elsewhere it would wait for the device.
+        if x.device.type != "cpu" or not bool(table.mean.isfinite().all()):
+            bad = (
+                x.flatten(2).isfinite().logical_not_().sum((0, 2))
+                if x.dim() > 2
+                else x.isfinite().logical_not_().sum(0)
+            )
+            self.nonfinite[0] += bad.sum()
+            self.nonfinite[1:stop] += bad[units]
 
     def _units_of(self, x: Tensor) -> Tensor:
         """Choose the units at the first update, and move to the input's device."""
@@ -150,9 +189,9 @@ class Moments(Metric):
 
     def _tail(self, summary: MomentSummary) -> tuple[Tensor, Tensor]:
         """Quantiles and the share of numbers that are not finite, with standard errors, both `(R, Q + 1)`."""
-        counts = self.counts[: len(summary.n)]
-        quantile, error = _quantiles(self.quantiles, summary, counts)
-        share = nonfinite_share(counts).unsqueeze(1)
+        rows = len(summary.n)
+        quantile, error = _quantiles(self.quantiles, summary, self.counts[:rows], self.numbers[:rows])
+        share = (self.nonfinite[:rows].double() / self.numbers[:rows]).unsqueeze(1)
         return torch.cat([quantile, share], 1), torch.cat([error, torch.full_like(share, torch.nan)], 1)
 
     def _named(self, value: Tensor, stderr: Tensor, n: Tensor) -> dict[str, Estimate]:
@@ -169,13 +208,30 @@ class Moments(Metric):
         return estimates
 
 
-def _quantiles(quantiles: Sequence[float], summary: MomentSummary, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantiles and their standard errors, both `(R, Q)`."""
+def _thinned(numbers: Tensor, size: int, limit: int, samples: int) -> Tensor:
+    """Every s-th number of a stream, about `limit` of the `size` numbers of a sample; `samples` came before.
+
+    Where the stream is cut into batches makes no difference. s shares no factor with `size`, so that the positions
+    inside a sample take turns.
+    """
+    step = -(-size // limit)
+    while step > 1 and math.gcd(step, size) > 1:
+        step += 1
+    return numbers[:, -(samples * size) % step :: step]
+
+
+def _quantiles(
+    quantiles: Sequence[float], summary: MomentSummary, counts: Tensor, numbers: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Quantiles and their standard errors, both `(R, Q)`, from counts of some of the numbers."""
     _, variance, _, kurtosis = summary.value.unbind(1)
     by_mean = variance / summary.stderr[:, 0].square()
     by_variance = (kurtosis - 1) * (variance / summary.stderr[:, 1]).square()
     worth = torch.maximum(torch.minimum(by_mean, by_variance).nan_to_num(0), summary.n)
-    worth = torch.minimum(worth, counts.sum(1).clamp(min=1)).unsqueeze(1)
+    counted = counts.sum(1).clamp(min=1)
+    left_out = 1 - (counted / numbers.clamp(min=1)).clamp(max=1)
+    worth = torch.minimum(worth, counted)
+    worth = (1 / (1 / worth + left_out / counted)).unsqueeze(1)
     p = torch.tensor(quantiles, dtype=torch.float64, device=counts.device)
     step = (p * (1 - p) / worth).sqrt()
     low, value, high = sketch_quantile(counts, torch.cat([p - step, p.expand_as(step), p + step], 1)).chunk(3, 1)
