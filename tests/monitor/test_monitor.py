@@ -387,3 +387,50 @@ def test_errors_say_what_was_expected(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"layers: expected a pattern that matches a layer, got 'relu'; nearest names"):
         Monitor(model, layers="relu", store=tmp_path / "run.db")
     assert not (tmp_path / "run.db").exists()
+
+
+def key_of(record) -> tuple:
+    return record.step, record.layer, record.unit, record.measure
+
+
+class Recorder:
+    """A sink that remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.told, self.closed = [], 0
+
+    def write(self, records) -> None:
+        self.told.append(list(records))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_sinks_are_told_what_is_stored_when_it_is_stored(tmp_path) -> None:
+    model, sink = network(), Recorder()
+    with watch(model, layers="0", every=2, store=tmp_path / "run.db", sinks=[sink]) as monitor:
+        for i in range(4):
+            with monitor.step(i):
+                model(torch.randn(8, 4))
+            with open_store(tmp_path / "run.db") as store:
+                told = {key_of(r): r for part in sink.told for r in part}
+                assert told == {key_of(r): r for r in store.records()}
+                assert len(told) > 10 * (i // 2 + 1)
+        monitor.record(3, "val/loss", 0.5)
+    assert sink.closed == 1
+    assert any(r.measure == "val/loss" for part in sink.told for r in part)
+
+
+def test_a_sink_that_fails_harms_nothing(tmp_path) -> None:
+    class Broken(Recorder):
+        def write(self, records) -> None:
+            raise OSError("no route to host")
+
+    model, sink = network(), Recorder()
+    with watch(model, every=1, store=tmp_path / "run.db", sinks=[Broken(), sink]) as monitor:
+        with pytest.warns(RuntimeWarning, match="Broken: no route to host"), monitor.step(0):
+            model(torch.randn(8, 4))
+        with monitor.step(1):
+            model(torch.randn(8, 4))
+        assert {r.step for r in monitor.records()} >= {0, 1}
+    assert len(sink.told) >= 2

@@ -17,6 +17,7 @@ from layershift.monitor.budget import Budget, Cost
 from layershift.monitor.metrics import LayerMetrics, Result, distributed
 from layershift.monitor.pending import Pending
 from layershift.monitor.probe import Probe, device_of, is_compiled, unwrap
+from layershift.monitor.sink import Sink, Sinks
 from layershift.monitor.store import Record, Store
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Monitor:
         probe: the frozen batch, for `on="probe"`: a tensor, a tuple of arguments, or a mapping of keyword arguments.
         budget: the share of the run's time that measuring may take, beyond a first second that is free. A step that is
             due is not measured where it would exceed that; `cost` tells. None measures whenever it is due.
+        sinks: where records go besides the store, such as those of `layershift.integrations`. One that fails is
+            dropped with a warning. They are closed with the monitor.
 
     Raises:
         ValueError: if an option is out of range, a pattern matches no layer, or a compiled model is to be measured
@@ -77,6 +80,7 @@ class Monitor:
         on: Literal["batch", "probe"] = "batch",
         probe: Tensor | Sequence[Any] | Mapping[str, Any] | None = None,
         budget: float | None = 0.02,
+        sinks: Sequence[Sink] = (),
     ) -> None:
         check_choice("on", on, ("batch", "probe"))
         check(every >= 1, "every", "a number of steps, 1 or more", every)
@@ -103,6 +107,7 @@ class Monitor:
         self._store = (
             store if isinstance(store, Store) else Store(":memory:" if store is None or not _first() else store)
         )
+        self._sinks = Sinks(sinks if _first() else ())
         self._pending = Pending()
         self._closed = False
 
@@ -209,6 +214,7 @@ class Monitor:
             self._report_cost()
         finally:
             self._layers, self._metrics, self._probe = {}, LayerMetrics([], []), None
+            self._sinks.close()
             if self._owns_store:
                 self._store.close()
 
@@ -252,7 +258,8 @@ class Monitor:
     def _add(self, step: int, result: Result) -> None:
         """Take over what a metric says: an estimate, called after the metric, or several by name."""
         layer, metric, found = result
-        named = found if isinstance(found, Mapping) else {type(metric).__name__.lower(): found}
+        name = getattr(metric, "measure_name", type(metric).__name__.lower())
+        named = found if isinstance(found, Mapping) else {name: found}
         chosen = getattr(metric, "unit_indices", None)
         units = [] if chosen is None else chosen.tolist()
         for measure, estimate in named.items():
@@ -275,6 +282,7 @@ class Monitor:
     def _write(self, records: Sequence[Record]) -> None:
         if records and _first():
             self._store.write(records)
+            self._sinks.write(records)
 
 
 def _first() -> bool:

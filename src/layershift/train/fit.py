@@ -97,7 +97,7 @@ def fit(
         if penalty is not None:
             weight = config.penalty_weight or 0.0
             module.penalty_loss = stack.enter_context(regularize(model, penalty, layers=config.layers, weight=weight))
-        watch = partial(Monitor, model, layers=config.layers, store=store, on="probe", probe=data.probe())
+        watch = partial(Monitor, model, layers=config.layers, store=store, on="probe", probe=data.probe(), budget=None)
         if every:
             monitor = stack.enter_context(watch(every=every))
             callbacks.append(Measuring(monitor))
