@@ -14,7 +14,7 @@ FLOORS = [
     ["nn", "capture"],
     ["regularization", "measure"],
     ["monitor"],
-    ["probe", "dynamics", "train", "report", "integrations"],
+    ["probe", "dynamics", "train", "report", "integrations", "watch"],
     ["cli"],
     ["__main__"],
 ]

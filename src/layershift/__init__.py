@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from layershift._version import __version__
 
 if TYPE_CHECKING:
-    from layershift import functional, measure, monitor, nn, report, train
+    from layershift import functional, integrations, measure, monitor, nn, report, train, watch
     from layershift.monitor import Monitor, open_store
     from layershift.nn import convert
     from layershift.regularization import regularize
@@ -21,6 +21,7 @@ __all__ = [
     "__version__",
     "convert",
     "functional",
+    "integrations",
     "measure",
     "monitor",
     "nn",
@@ -28,6 +29,7 @@ __all__ = [
     "regularize",
     "report",
     "train",
+    "watch",
 ]
 
 _HOME = {

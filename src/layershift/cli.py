@@ -1,4 +1,4 @@
-"""The command line: `layershift demo | train | report | --version`.
+"""The command line: `layershift demo | train | report | watch | --version`.
 
 Commands are plain functions; jsonargparse reads the options of a run from `layershift.train.config.Config`. Rooms are
 imported when a command needs them, so that help and version are there at once.
@@ -87,6 +87,21 @@ def report(*, paths: list[Path], out: Path | None, title: str | None) -> None:
 
     first = paths[0] if paths[0].is_dir() else paths[0].parent
     _say(f"Open {write_report(paths, (out or first) / 'report.html', title=title)} in a browser.")
+
+
+def watch(*, path: Path, every: float, once: bool, layers: list[str], measures: list[str] | None) -> None:
+    """Show in the terminal what is being measured: the last numbers of each layer, their history, and alarms.
+
+    Ctrl-C ends it. A store that does not exist yet is waited for.
+    """
+    from layershift.watch import watch as show
+
+    if not every > 0:
+        raise UsageError(f"--every: expected a positive number of seconds, got {every}")
+    try:
+        show(path, every=every, once=once, layers=layers, measures=measures)
+    except KeyboardInterrupt:
+        return
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -190,6 +205,12 @@ def build() -> tuple[ArgumentParser, dict[str, tuple[Callable[..., None], list[s
         "--out", type=Path, help="The folder that report.html is written to. (default: the first of PATHS)"
     )
     sub.add_argument("--title", type=str, help="What the page is called. (default: made from the configuration)")
+    sub = add(watch, None)
+    sub.add_argument("path", type=Path, help="A store, or the folder of a run that holds a run.db.")
+    sub.add_argument("--every", type=float, default=1.0, help="Seconds between two looks at the store.")
+    sub.add_argument("--once", action="store_true", help="Print one table and exit.")
+    sub.add_argument("--layers", nargs="+", type=str, default=["*"], help="Name patterns of layers to show.")
+    sub.add_argument("--measures", nargs="+", type=str, help="Name patterns of measures. (default: what has room)")
     return parser, parsers
 
 

@@ -264,6 +264,21 @@ class TestProbe:
             loss.backward()
         assert model[0].weight.grad is not None
 
+    def test_it_can_be_measured_at_any_time(self) -> None:
+        model = network()
+        with watch(model, on="probe", probe=torch.randn(32, 4), every=10, budget=1e-9) as monitor:
+            with monitor.step(0):
+                pass
+            monitor.measure(7)
+            assert {r.step for r in monitor.records() if r.layer} == {0, 7}
+        with pytest.raises(RuntimeError, match="this monitor is closed"):
+            monitor.measure(8)
+        with (
+            watch(model) as monitor,
+            pytest.raises(RuntimeError, match=r"measure\(\) needs a monitor with on=\"probe\""),
+        ):
+            monitor.measure(0)
+
     def test_arguments_may_be_several_or_named(self) -> None:
         class Sum(nn.Module):
             def __init__(self) -> None:

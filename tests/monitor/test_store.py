@@ -17,10 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from layershift.monitor.alarm import Alarm
 from layershift.monitor.database import APPLICATION_ID, SCHEMA_VERSION
 from layershift.monitor.store import Record, Store, StoreError, open_store
 
 FULL = Record(3, "relu1", "mean", 0.5, 0.1, 128, unit=4, lower=0.2, upper=0.9, estimator="delta method", units="x")
+
+DEAD = Alarm(3, "relu1", None, "dead", "dead", 0.9, 0.5, "relu1 is dead", "lower the learning rate")
 
 
 @pytest.fixture
@@ -336,3 +339,57 @@ def test_a_killed_writers_last_records_are_read_from_a_folder_that_cannot_be_wri
             assert len(store.records()) == 20
 
     as_ordinary_user(child)
+
+
+def test_alarms_come_back_as_they_were_written_by_step(path) -> None:
+    broken = DEAD._replace(step=1, unit=4, value=math.inf, limit=0.0, kind="nonfinite", advice="")
+    same_step = DEAD._replace(layer="a")
+    with Store(path) as store:
+        store.write([FULL])
+        store.write_alarms([DEAD, same_step])
+        store.write_alarms([broken])
+        assert store.alarms() == [broken, DEAD, same_step]
+        assert store.records() == [FULL]
+        assert store.layers() == ["relu1"]
+    with open_store(path) as store:
+        assert store.alarms() == [broken, DEAD, same_step]
+        assert [type(field) for field in store.alarms()[1]] == [type(field) for field in DEAD]
+        with pytest.raises(StoreError, match="opened for reading"):
+            store.write_alarms([DEAD])
+
+
+def test_an_alarm_whose_value_is_nan_keeps_it(path) -> None:
+    with Store(path) as store:
+        store.write_alarms([DEAD._replace(value=math.nan)])
+        (alarm,) = store.alarms()
+    assert math.isnan(alarm.value)
+    assert alarm._replace(value=0.0) == DEAD._replace(value=0.0)
+
+
+def test_an_alarm_of_a_step_that_is_measured_again_replaces_the_old_one(path) -> None:
+    again = DEAD._replace(value=0.8, message="still")
+    others = [DEAD._replace(unit=0), DEAD._replace(kind="collapsed"), DEAD._replace(layer="b"), DEAD._replace(step=4)]
+    with Store(path) as store:
+        store.write_alarms([DEAD, *others])
+        store.write_alarms([again])
+        assert set(store.alarms()) == {again, *others}
+
+
+def test_all_alarms_of_a_step_are_written_or_none(path) -> None:
+    with Store(path) as store:
+        store.write_alarms([DEAD])
+        with pytest.raises(StoreError, match=r"run\.db: could not be written .*NOT NULL"):
+            store.write_alarms([DEAD._replace(step=4), DEAD._replace(step=None)])
+        assert store.alarms() == [DEAD]
+
+
+def test_a_store_of_before_there_were_alarms_has_none_until_it_is_opened_to_be_written(path) -> None:
+    with Store(path) as store:
+        store.write([FULL])
+        store._connection.execute("DROP TABLE alarm")
+    with open_store(path) as store:
+        assert store.alarms() == []
+    with Store(path) as store:
+        store.write_alarms([DEAD])
+    with open_store(path) as store:
+        assert (store.alarms(), store.records()) == ([DEAD], [FULL])

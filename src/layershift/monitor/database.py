@@ -8,6 +8,8 @@ any SQLite client can read it. `application_id` says that it is ours, `user_vers
 - `record(series, step, value, stderr, n, lower, upper, estimator)`: the numbers. SQLite has no NaN: a value that is
   NULL was measured and is NaN; any other NULL means not known. Infinities are kept as they are.
 - `meta(key, value)`: facts of the run, as JSON.
+- `alarm(id, step, layer, unit, kind, measure, value, limit, message, advice)`: what was wrong with which layer. Files
+  of before there were alarms have no such table until they are opened to be written.
 """
 
 from __future__ import annotations
@@ -39,6 +41,16 @@ PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
 
+_ALARMS = """
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS alarm (
+    id INTEGER PRIMARY KEY, step INTEGER NOT NULL, layer TEXT NOT NULL, unit INTEGER, kind TEXT NOT NULL,
+    measure TEXT NOT NULL, value REAL, "limit" REAL, message TEXT NOT NULL, advice TEXT NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS alarm_identity ON alarm (step, layer, ifnull(unit, -1), kind, measure);
+COMMIT;
+"""
+
 
 class StoreError(RuntimeError):
     """A store cannot be opened, read or written; the message says which file and why."""
@@ -60,7 +72,7 @@ def open_to_write(path: Path) -> sqlite3.Connection:
         _check_identity(path, connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.executescript("BEGIN IMMEDIATE; ROLLBACK")  # a file that cannot be written says so now
+        connection.executescript(_ALARMS)  # a file that cannot be written says so now
     except BaseException:
         connection.close()
         raise

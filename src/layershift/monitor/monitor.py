@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from layershift._checks import check, check_choice
 from layershift.capture import LayerSelector, capture, select_layers
+from layershift.monitor.alarms import Alarms, StopTraining
 from layershift.monitor.budget import Budget, Cost
+from layershift.monitor.journal import Journal
 from layershift.monitor.metrics import LayerMetrics, Result, distributed
 from layershift.monitor.pending import Pending
 from layershift.monitor.probe import Probe, device_of, is_compiled, unwrap
-from layershift.monitor.sink import Sink, Sinks
+from layershift.monitor.sink import Sink
 from layershift.monitor.store import Record, Store
 
 if TYPE_CHECKING:
@@ -50,6 +52,9 @@ class Monitor:
         probe: the frozen batch, for `on="probe"`: a tensor, a tuple of arguments, or a mapping of keyword arguments.
         budget: the share of the run's time that measuring may take, beyond a first second that is free. A step that is
             due is not measured where it would exceed that; `cost` tells. None measures whenever it is due.
+        alarms: what watches the records for layers in trouble, and whether it warns or stops the run by raising
+            `StopTraining` from `step`; `Alarms` for rules and actions of one's own. With several processes all stop at
+            the next step that is due. None for no watch.
         sinks: where records go besides the store, such as those of `layershift.integrations`. One that fails is
             dropped with a warning. They are closed with the monitor.
 
@@ -80,6 +85,7 @@ class Monitor:
         on: Literal["batch", "probe"] = "batch",
         probe: Tensor | Sequence[Any] | Mapping[str, Any] | None = None,
         budget: float | None = 0.02,
+        alarms: Alarms | Literal["warn", "stop"] | None = "warn",
         sinks: Sequence[Sink] = (),
     ) -> None:
         check_choice("on", on, ("batch", "probe"))
@@ -103,11 +109,7 @@ class Monitor:
         self._device = device_of(unwrap(model))
         self._costly: int | None = None  # the measured step whose cost is still to be recorded
         self._probe = None if probe is None else Probe(unwrap(model), probe)
-        self._owns_store = not isinstance(store, Store)
-        self._store = (
-            store if isinstance(store, Store) else Store(":memory:" if store is None or not _first() else store)
-        )
-        self._sinks = Sinks(sinks if _first() else ())
+        self._journal = Journal(store, alarms, sinks)
         self._pending = Pending()
         self._closed = False
 
@@ -123,6 +125,7 @@ class Monitor:
         Raises:
             RuntimeError: if the monitor is closed.
             StoreError: if records cannot be written.
+            StopTraining: if an alarm asks for it; what was measured is in the store.
         """
         if self._closed:
             raise RuntimeError("this monitor is closed")
@@ -131,6 +134,29 @@ class Monitor:
         if not self._due(step):
             yield
             return
+        with self._measuring(step):
+            yield
+
+    def measure(self, step: int) -> None:
+        """Measure the probe now, whatever the interval and the budget say: the network as it is when training ends.
+
+        Args:
+            step: what the step is called in the store.
+
+        Raises:
+            RuntimeError: if the monitor is closed, or has no probe.
+            StoreError: if records cannot be written.
+            StopTraining: if an alarm asks for it.
+        """
+        if self._closed or self._probe is None:
+            raise RuntimeError(
+                "this monitor is closed" if self._closed else 'measure() needs a monitor with on="probe"'
+            )
+        with self._measuring(step):
+            pass
+
+    @contextmanager
+    def _measuring(self, step: int) -> Iterator[None]:
         self._report_cost()
         try:
             with ExitStack() as stack:
@@ -178,7 +204,7 @@ class Monitor:
         if isinstance(value, Tensor):
             self._pending.add(record, value)
         else:
-            self._write([record._replace(value=float(value))])
+            self._journal.write([record._replace(value=float(value))])
 
     @property
     def cost(self) -> Cost:
@@ -192,17 +218,17 @@ class Monitor:
             StoreError: if it cannot be written.
         """
         with self._budget.spending():
-            self._write(self._pending.collect())
+            self._journal.write(self._pending.collect())
 
     def records(self) -> list[Record]:
         """Everything recorded, by this monitor or earlier in the same store; a closed one must be opened again."""
         self.flush()
-        return self._store.records()
+        return self._journal.store.records()
 
     def to_pandas(self) -> pd.DataFrame:
         """Everything recorded, as a table; see `Store.to_pandas`."""
         self.flush()
-        return self._store.to_pandas()
+        return self._journal.store.to_pandas()
 
     def close(self) -> None:
         """Write what is left and let go of the model; a store that was given open stays open."""
@@ -210,13 +236,12 @@ class Monitor:
             return
         self._closed = True
         try:
-            self.flush()
-            self._report_cost()
+            with suppress(StopTraining):  # it is over anyway
+                self.flush()
+                self._report_cost()
         finally:
             self._layers, self._metrics, self._probe = {}, LayerMetrics([], []), None
-            self._sinks.close()
-            if self._owns_store:
-                self._store.close()
+            self._journal.close()
 
     def __enter__(self) -> Self:
         return self
@@ -228,11 +253,14 @@ class Monitor:
         """Whether this step is one to measure; ranks agree, because measures are reduced over them."""
         if step % self.every:
             return False
-        allowed = self._budget.allows()
-        if distributed() and self._budget.share is not None:
-            flag = torch.tensor(int(allowed), device=self._device)
-            torch.distributed.broadcast(flag, 0)
-            allowed = bool(flag)
+        allowed, stop = self._budget.allows(), self._journal.stop is not None
+        if distributed():
+            flags = torch.tensor([allowed, stop], device=self._device)
+            torch.distributed.broadcast(flags, 0)
+            allowed, stop = flags.tolist()
+        if stop:
+            stopped, self._journal.stop = self._journal.stop or StopTraining([]), None
+            raise stopped
         if not allowed:
             self._budget.skip()
         return allowed
@@ -272,19 +300,9 @@ class Monitor:
             return
         step, self._costly = self._costly, None
         how, seconds, share = "the monitor's own clock", self._budget.last_seconds, self._budget.cost.share
-        self._write(
+        self._journal.write(
             [
                 Record(step, "", "monitor/seconds", seconds, n=1, estimator=how, units="s"),
                 Record(step, "", "monitor/share", share, n=self._budget.cost.measured, estimator=how),
             ]
         )
-
-    def _write(self, records: Sequence[Record]) -> None:
-        if records and _first():
-            self._store.write(records)
-            self._sinks.write(records)
-
-
-def _first() -> bool:
-    """Whether this process is the one that writes."""
-    return not distributed() or torch.distributed.get_rank() == 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from layershift._checks import import_extra
+from layershift.monitor.alarm import Alarm
 from layershift.monitor.database import StoreError as StoreError
 from layershift.monitor.database import open_to_read, open_to_write
 
@@ -26,6 +27,7 @@ SELECT record.step, series.layer, series.measure, record.value, record.stderr, r
 FROM record JOIN series ON series.id = record.series JOIN estimator ON estimator.id = record.estimator
 {where} ORDER BY record.series, record.step
 """
+_ALARMS = 'SELECT step, layer, unit, kind, measure, value, "limit", message, advice FROM alarm ORDER BY step, id'
 _COLUMNS = ["step", "layer", "unit", "measure", "value", "stderr", "n", "lower", "upper", "estimator", "units"]
 
 
@@ -99,6 +101,18 @@ class Store:
                 "INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(self._row, records)
             )
 
+    def write_alarms(self, alarms: Iterable[Alarm]) -> None:
+        """Add alarms in one transaction; one of the same step, layer, unit, kind and measure as an older replaces it.
+
+        Raises:
+            StoreError: if they cannot be written; older alarms stay.
+        """
+        self._check_writable()
+        with self._errors("written (what was recorded before is kept)"), self._transaction():
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO alarm VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(tuple, alarms)
+            )
+
     def set_meta(self, key: str, value: Any) -> None:
         """Set a fact of the run; what JSON cannot hold is kept as its text.
 
@@ -129,6 +143,15 @@ class Store:
             Record(step, layer, measure, math.nan if value is None else value, *rest)
             for step, layer, measure, value, *rest in self._rows()
         ]
+
+    def alarms(self) -> list[Alarm]:
+        """All alarms by step, those of one step as they were raised; none in a file of before there were alarms."""
+        with self._errors("read"):
+            if not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alarm'").fetchone():
+                return []
+            rows = self._connection.execute(_ALARMS).fetchall()
+        known = [[math.nan if field is None and i in (5, 6) else field for i, field in enumerate(row)] for row in rows]
+        return [Alarm._make(row) for row in known]
 
     def steps(self) -> list[int]:
         """The steps at which layers were measured, in order."""

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,16 +96,17 @@ def fit(
         if penalty is not None:
             weight = config.penalty_weight or 0.0
             module.penalty_loss = stack.enter_context(regularize(model, penalty, layers=config.layers, weight=weight))
-        watch = partial(Monitor, model, layers=config.layers, store=store, on="probe", probe=data.probe(), budget=None)
+        monitor = None
         if every:
-            monitor = stack.enter_context(watch(every=every))
-            callbacks.append(Measuring(monitor))
+            monitor = Monitor(
+                model, layers=config.layers, store=store, every=every, on="probe", probe=data.probe(), budget=None
+            )
+            callbacks.append(Measuring(stack.enter_context(monitor)))
         trainer = make_trainer(config, callbacks, bar=progress is True)
         with interruptible(trainer):
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-            if every:
-                with watch(every=1) as last, last.step(trainer.global_step):
-                    pass  # the trained network, whatever the number of the last step
+            if monitor is not None:
+                monitor.measure(trainer.global_step)  # the trained network, whatever the number of the last step
             if isinstance(trainer.progress_bar_callback, RichProgressBar):
                 trainer.progress_bar_callback.disable()  # the test is one batch
             trainer.test(module, datamodule=data, verbose=False)
