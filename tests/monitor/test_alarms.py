@@ -387,7 +387,7 @@ def test_trouble_that_begins_in_the_middle_is_noticed_by_what_was_learned(digits
 
 def test_a_jump_of_the_shift_is_noticed() -> None:
     calm = [0.1 * (1 + 0.3 * math.sin(i)) for i in range(30)]
-    found = raised(Alarms(), series([*calm, 0.5, 2.0, 2.0, 0.1], "shift"))
+    found = raised(Alarms(), series([*calm, 0.5, 2.0, 2.0, 0.1], "shift/exact"))
     assert [(a.step, a.kind) for a in found] == [(31, "shift")]
 
 

@@ -1,5 +1,16 @@
 """Formulas: tensors in, tensors out; unreduced; without state."""
 
+from layershift.functional.bounds import (
+    Bracket,
+    clipped_moment,
+    high_moment_bound,
+    mean_projection,
+    moment_bound,
+    practical_bound,
+    shift_bracket,
+    sliced_lower_bound,
+    unitization_bound,
+)
 from layershift.functional.gaussian import (
     gaussian_wasserstein,
     normal_cdf,
@@ -7,10 +18,29 @@ from layershift.functional.gaussian import (
     normal_pdf,
     normal_quantile,
 )
+from layershift.functional.health import effective_rank
+from layershift.functional.label_distance import (
+    chebyshev,
+    emd,
+    jensen_shannon,
+    label_cost,
+    label_distribution,
+    total_variation,
+    zero_one_cost,
+)
+from layershift.functional.lipschitz import convolution_norm_bound, linear_norm
 from layershift.functional.normal_distance import NormalDistance, normal_distance, normal_floor
 from layershift.functional.normalize import batch_norm, group_norm, instance_norm, layer_norm
 from layershift.functional.per import per, per_joint
+from layershift.functional.sinkhorn import Sinkhorn, sinkhorn, sinkhorn_divergence
 from layershift.functional.sliced import directions, sliced_wasserstein, sliced_wasserstein_normal
+from layershift.functional.transport import (
+    SlicedTransport,
+    Transport,
+    exact_wasserstein,
+    gaussian_fit_wasserstein,
+    sliced_transport,
+)
 from layershift.functional.unitize import (
     general_unitization,
     modified_unitization,
@@ -21,15 +51,33 @@ from layershift.functional.unitize import (
 from layershift.functional.wasserstein1d import wasserstein, wasserstein_normal
 
 __all__ = [
+    "Bracket",
     "NormalDistance",
+    "Sinkhorn",
+    "SlicedTransport",
+    "Transport",
     "batch_norm",
+    "chebyshev",
+    "clipped_moment",
+    "convolution_norm_bound",
     "directions",
+    "effective_rank",
+    "emd",
+    "exact_wasserstein",
+    "gaussian_fit_wasserstein",
     "gaussian_wasserstein",
     "general_unitization",
     "group_norm",
+    "high_moment_bound",
     "instance_norm",
+    "jensen_shannon",
+    "label_cost",
+    "label_distribution",
     "layer_norm",
+    "linear_norm",
+    "mean_projection",
     "modified_unitization",
+    "moment_bound",
     "normal_cdf",
     "normal_distance",
     "normal_floor",
@@ -38,11 +86,20 @@ __all__ = [
     "normal_quantile",
     "per",
     "per_joint",
+    "practical_bound",
     "practical_unitization",
+    "shift_bracket",
+    "sinkhorn",
+    "sinkhorn_divergence",
+    "sliced_lower_bound",
+    "sliced_transport",
     "sliced_wasserstein",
     "sliced_wasserstein_normal",
+    "total_variation",
     "unitization",
+    "unitization_bound",
     "vanilla_unitization",
     "wasserstein",
     "wasserstein_normal",
+    "zero_one_cost",
 ]

@@ -118,20 +118,18 @@ class Moments(Metric):
         check(x.dim() >= 2, "x", "a tensor of shape (N, C, …)", x)
         x = x.detach().movedim(self.channel_dim, 1)
         units = self._units_of(x)
-        table = _table(x)
-        columns = [pool_moments(table, 1, keepdim=True), MomentTable(*(f[:, units] for f in table))]
-        joined = MomentTable(*(torch.cat(fields, 1) for fields in zip(*columns, strict=True)))
+        joined = _columns(x, units)
         rows = slice(joined.mean.shape[1])
         added = _pack(moment_sums(joined))
         self.sums[rows] = added if self._update_count == 1 else _merge(torch.stack([self.sums[rows], added]))
-        self._count(x, table, units)
+        self._count(x, joined, units)
 
     def reset(self) -> None:
         """Forget what was seen."""
         super().reset()
         self._samples = 0
 
-    def _count(self, x: Tensor, table: MomentTable, units: Tensor) -> None:
+    def _count(self, x: Tensor, joined: MomentTable, units: Tensor) -> None:
         """Numbers into the bins of the sketches, and how many are not finite."""
         stop = 1 + len(units)
         size, row = x[0].numel(), x[0, 0].numel()
@@ -146,7 +144,7 @@ class Moments(Metric):
         self.numbers[0] += x.numel()
         self.numbers[1:stop] += len(x) * row
         # On a CPU looking costs less than counting; elsewhere it would wait for the device.
-        if x.device.type != "cpu" or not bool(table.mean.isfinite().all()):
+        if x.device.type != "cpu" or not bool(joined.mean[:, 0].isfinite().all()):
             bad = (
                 x.flatten(2).isfinite().logical_not_().sum((0, 2))
                 if x.dim() > 2
@@ -239,11 +237,19 @@ def _quantiles(
     return value, torch.where(known, (high - low) / 2, torch.nan)
 
 
-def _table(x: Tensor) -> MomentTable:
-    """The moment table, on a CPU some samples at a time, so that what lies between two passes stays in the cache."""
+def _columns(x: Tensor, units: Tensor) -> MomentTable:
+    """The table of the layer and of single units, one column each.
+
+    On a CPU some samples at a time, so that what lies between two passes stays in the cache.
+    """
     samples = max(2**17 // x[0].numel(), 1) if x.device.type == "cpu" and x.numel() > 0 else len(x)
-    tables = [moment_table(part) for part in torch.split(x, max(samples, 1))]
-    return tables[0] if len(tables) == 1 else MomentTable(*map(torch.cat, zip(*tables, strict=True)))
+    parts = []
+    for part in torch.split(x, max(samples, 1)):
+        table = moment_table(part)
+        pooled = pool_moments(table, 1, keepdim=True)
+        pairs = zip(pooled, table, strict=True)
+        parts.append([torch.cat([whole, every[:, units]], 1) for whole, every in pairs])
+    return MomentTable(*parts[0]) if len(parts) == 1 else MomentTable(*map(torch.cat, zip(*parts, strict=True)))
 
 
 def _spread(count: int, size: int) -> Tensor:

@@ -13,6 +13,7 @@ from layershift.monitor.store import Record
 
 Direction: TypeAlias = Literal["above", "below"]
 _CALM = 0.2
+_ESTIMATORS = ("sliced", "exact", "gaussian", "critic")
 _SIGMA = 1.4826  # standard deviations of a normal in one median absolute deviation
 
 
@@ -242,7 +243,7 @@ def default_rules() -> list[Rule]:
         Threshold(measure="effective_rank", kind="collapsed", below=1.001, patience=5, applies=several),
         Threshold(measure="effective_rank", kind="collapsed", below=1.02, patience=25, applies=several),
         Learned(measure="effective_rank", kind="collapsed", direction="below", least=10, patience=10, applies=several),
-        Learned(measure="shift", kind="shift", direction="above", least=10),
+        *(Learned(measure=f"shift/{name}", kind="shift", direction="above", least=10) for name in _ESTIMATORS),
     ]
 
 
