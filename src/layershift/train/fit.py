@@ -99,7 +99,14 @@ def fit(
         monitor = None
         if every:
             monitor = Monitor(
-                model, layers=config.layers, store=store, every=every, on="probe", probe=data.probe(), budget=None
+                model,
+                layers=config.layers,
+                measures=("moments", "normality", "health", "shift"),
+                store=store,
+                every=every,
+                on="probe",
+                probe=data.probe(),
+                budget=None,
             )
             callbacks.append(Measuring(stack.enter_context(monitor)))
         trainer = make_trainer(config, callbacks, bar=progress is True)
