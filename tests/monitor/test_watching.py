@@ -96,6 +96,15 @@ def test_names_stand_for_the_usual_rules() -> None:
         watch(model, alarms="loud")
 
 
+def test_the_store_says_what_was_watched_for(tmp_path) -> None:
+    for name, alarms in (("usual", "warn"), ("own", Alarms([RULE])), ("none", None)):
+        watch(network(), alarms=alarms, store=tmp_path / f"{name}.db").close()
+    watched = {name: open_store(tmp_path / f"{name}.db").meta.get("alarms") for name in ("usual", "own", "none")}
+    assert {"dead", "exploding", "nonfinite", "shift"} <= set(watched["usual"])
+    assert watched["own"] == ["exploding"]
+    assert watched["none"] is None
+
+
 def test_a_continued_run_remembers_which_alarms_were_raised(tmp_path) -> None:
     model, told = network(), []
     for means in ([1, 20], [1, 20, 20, 20]):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from layershift.monitor.alarm import ADVICE, Alarm
 from layershift.monitor.store import Record, Store
 
 QUANTILES = {0.05: -1.6449, 0.25: -0.6745, 0.5: 0.0, 0.75: 0.6745, 0.95: 1.6449}
@@ -72,6 +73,55 @@ def records_of(
     return [*records, *floors, Record(steps[-1], "", "test/accuracy", final, n=360)]
 
 
+# For each estimator: its number as a share of the upper end of its bracket, that of the lower end, what it says of
+# itself, and seconds a layer.
+ESTIMATORS = {
+    "sliced": (0.62, 0.45, "sliced W1 on the scale of W1, 128 directions; standard error over pairs", "x", 0.0004),
+    "exact": (0.8, 0.5, "exact W1 of these pairs; standard error by dual potentials over pairs", "x", 0.03),
+    "critic": (0.7, 0.0, "critic, K·W1 with K unknown, weights clipped to 0.01, relu, 200 steps", "K·x", 0.12),
+}
+SEED_OF = {"gentle": 0, "harsh": 1}
+
+
+def watched_records(method: str, seed: int, *, layers: list[str] = LAYERS, steps: range = range(0, 601, 15)):
+    """What a monitor with a probe and health records: shift by three estimators, health, and its own cost."""
+    random = np.random.default_rng([7, seed, SEED_OF[method]])
+    rough = 1.0 if method == "gentle" else 3.0
+    records = []
+    for i, step in enumerate(steps):
+        t = i / max(len(steps) - 1, 1)
+        for k, layer in enumerate(layers):
+            upper = rough * (0.9 + 0.25 * k) * math.exp(-3.5 * t) * math.exp(0.12 * random.standard_normal())
+            for name, (part, least, text, units, seconds) in ESTIMATORS.items() if i else ():
+                scale = 0.004 * upper if units == "K·x" else upper
+                where = {"lower": least * scale, "upper": scale, "estimator": text, "units": units}
+                records.append(Record(step, layer, f"shift/{name}", part * scale, 0.04 * scale, 256, **where))
+                records.append(Record(step, layer, f"shift/{name}_seconds", seconds, units="s"))
+            dead = min(0.9, 0.03 * k * rough * t) if "relu" in layer else 0.0
+            rank = 1 + (12 + k) * math.exp(-rough * 0.5 * t) * (1 + 0.05 * random.random())
+            records.append(Record(step, layer, "dead", dead, n=256, estimator="count over units"))
+            records.append(Record(step, layer, "saturated", 0.0, n=256, estimator="count of units"))
+            records.append(Record(step, layer, "effective_rank", rank, 0.1, 256, lower=1.0, upper=32.0))
+        clock = {"estimator": "the monitor's own clock"}
+        records.append(Record(step, "", "monitor/seconds", 0.011 + 0.001 * seed, n=1, units="s", **clock))
+        records.append(Record(step, "", "monitor/share", 0.014 + 0.002 * seed + 0.02 / (i + 1), n=i + 1, **clock))
+    return records
+
+
+def alarms_of(method: str, layers: list[str] = LAYERS) -> list[Alarm]:
+    """Alarms of several kinds, two of them at one place."""
+    if method == "gentle":
+        return []
+    places = [(90, 3, "dead", "dead", 0.84, 0.75), (90, 3, "collapsed", "effective_rank", 1.0004, 1.001)]
+    places += [(255, 7, "exploding", "rms", 2.4e6, 1e6), (270, 8, "exploding", "rms", 3.1e7, 1e6)]
+    places += [(285, 9, "nonfinite", "nonfinite", 0.002, 0.0), (420, 5, "own rule", "mean", -3.0, 1.0)]
+    return [
+        Alarm(step, layers[k], None, kind, measure, value, limit, f"step {step}: {layers[k]!r} is {kind}", advice)
+        for step, k, kind, measure, value, limit in places
+        for advice in [ADVICE.get(kind, "")]
+    ]
+
+
 def write_run(folder: Path, method: str, seed: int, **options) -> Path:
     """A run's store as training lays it out: FOLDER/<method>/seed<k>/run.db."""
     path = folder / method / f"seed{seed}" / "run.db"
@@ -106,6 +156,22 @@ def demo(tmp_path_factory) -> Path:
     for method in METHODS:
         for seed in range(3):
             write_run(folder, method, seed)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def watched(tmp_path_factory) -> Path:
+    """A folder with 2 methods × 2 seeds that were measured in every way, and watched."""
+    folder = tmp_path_factory.mktemp("watched")
+    for method, like in {"gentle": "unitization", "harsh": "vanilla"}.items():
+        for seed in range(2):
+            with Store(folder / method / f"seed{seed}" / "run.db") as store:
+                store.write(records_of(like, seed))
+                store.write(watched_records(method, seed))
+                store.write_alarms(alarms_of(method) if seed == 0 else [])
+                meta = {"method": method, "seed": seed, "alarms": ["dead", "shift"], "started": f"2026-11-2{seed}"}
+                for key, value in meta.items():
+                    store.set_meta(key, value)
     return folder
 
 

@@ -15,6 +15,7 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.support.ui import Select
 
+from layershift.monitor.alarm import Alarm
 from layershift.monitor.store import Record, Store, open_store
 from layershift.report import write_report
 
@@ -26,6 +27,16 @@ EVIL = "</script><script>window.hacked = 1</script><b>fc</b><br><img src=x onerr
 @pytest.fixture(scope="module")
 def report(demo, tmp_path_factory):
     return write_report(demo, tmp_path_factory.mktemp("browser") / "report.html")
+
+
+@pytest.fixture(scope="module")
+def watched_report(watched, tmp_path_factory):
+    return write_report(watched, tmp_path_factory.mktemp("browser") / "watched.html")
+
+
+@pytest.fixture(params=["report", "watched_report"])
+def either(request):
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -83,19 +94,19 @@ def drawn(driver, key):
     return driver.execute_script(DRAWN, key)
 
 
-def values(frame, layer, measure):
+def values(frame, layer, measure, column="value"):
     part = frame[(frame["layer"] == layer) & (frame["measure"] == measure) & frame["unit"].isna()]
-    return part["value"].to_numpy(float)
+    return part[column].to_numpy(float)
 
 
-def test_there_is_no_error_and_no_request(visit, report) -> None:
-    driver = visit(report)
+def test_there_is_no_error_and_no_request(visit, either) -> None:
+    driver = visit(either)
     assert [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
     assert asked, "the log has the page itself"
     assert {url.split(":")[0] for url in asked} <= {"file", "data", "blob"}
-    assert [url for url in asked if url.startswith("file:")] == [report.as_uri()]
+    assert [url for url in asked if url.startswith("file:")] == [either.as_uri()]
 
 
 def test_accuracy_in_the_plot_is_that_of_the_stores(visit, report, truth) -> None:
@@ -207,8 +218,8 @@ def test_the_theme_is_the_systems_until_the_button_changes_page_and_plots(visit,
 
 
 @pytest.mark.parametrize("width", [360, 768, 1600])
-def test_nothing_reaches_over_the_edge_of_the_screen(visit, report, width) -> None:
-    driver = visit(report, width=width, mobile=width < 700)
+def test_nothing_reaches_over_the_edge_of_the_screen(visit, either, width) -> None:
+    driver = visit(either, width=width, mobile=width < 700)
     driver.execute_script("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     assert driver.execute_script("return document.documentElement.scrollWidth") <= width
     boxes = driver.execute_script(
@@ -217,7 +228,7 @@ def test_nothing_reaches_over_the_edge_of_the_screen(visit, report, width) -> No
             [plot.id, plot.getBoundingClientRect().right, plot._fullLayout.width, plot.clientWidth]);
         """
     )
-    assert len(boxes) == 27
+    assert len(boxes) == (27 if either.name == "report.html" else 3 + 1 + 2 + (2 + 6) + 2 + 8 + 4)
     for key, right, drawn_width, room in boxes:
         assert right <= width, key
         assert abs(drawn_width - room) <= 1, key
@@ -235,9 +246,9 @@ def test_plots_follow_the_window(visit, report) -> None:
     wait(driver, FITS + "&& plot.clientWidth < 500", 5)
 
 
-def test_no_label_of_a_plot_is_cut_or_covers_another(visit, report) -> None:
+def test_no_label_of_a_plot_is_cut_or_covers_another(visit, either) -> None:
     for width in (360, 1200):
-        driver = visit(report, width=width, mobile=width < 700)
+        driver = visit(either, width=width, mobile=width < 700)
         cut = driver.execute_script(
             """
             const bad = [];
@@ -328,6 +339,154 @@ def test_faults_have_their_colours_in_the_plot_and_in_the_legend(visit, tmp_path
     assert states["z"] == [[None, None, None, 2], [None, None, 1, 1]]
     assert "Not finite: " in driver.find_element("css selector", ".finding").text
     assert "not finite" in driver.find_element("css selector", ".scale").text
+
+
+@pytest.fixture(scope="module")
+def watched_truth(watched):
+    """The stores of each method as frames, and the alarms of all."""
+    frames, alarms = {}, []
+    for method in ("gentle", "harsh"):
+        for seed in range(2):
+            with open_store(watched / method / f"seed{seed}" / "run.db") as store:
+                frames.setdefault(method, []).append(store.to_pandas())
+                alarms += store.alarms()
+    return frames, alarms
+
+
+def choose_layer(driver, section, layer):
+    Select(driver.find_element("css selector", f"select[data-section={section}]")).select_by_value(layer)
+
+
+@pytest.mark.parametrize("layer", ["block0.norm", "head.norm"])
+def test_shift_in_the_plots_is_that_of_the_stores(visit, watched_report, watched_truth, layer) -> None:
+    driver = visit(watched_report)
+    choose_layer(driver, "shift", layer)
+    fields = {"estimate": "value", "bracket low": "lower", "bracket high": "upper"}
+    for k, frames in enumerate(watched_truth[0].values()):
+        for name in ("sliced", "exact", "critic"):
+            shown = {t["role"]: t for t in drawn(driver, f"shift-{k}-{name}")}
+            assert shown["estimate"]["x"] == list(range(15, 601, 15))
+            mean = {
+                role: np.mean([values(f, layer, f"shift/{name}", field) for f in frames], axis=0)
+                for role, field in fields.items()
+            }
+            for role in fields if name != "critic" else ("estimate", "bracket high"):
+                np.testing.assert_allclose(shown[role]["y"], mean[role], rtol=1e-5)
+            errors = [values(f, layer, f"shift/{name}", "stderr") for f in frames]
+            error = np.sqrt(np.sum(np.square(errors), axis=0)) / len(frames)
+            band = np.subtract(shown["standard error high"]["y"], shown["standard error low"]["y"])
+            np.testing.assert_allclose(band, 2 * error, rtol=1e-3)
+
+
+AXES = """
+return arguments[0].map((key) => {
+    const axis = document.getElementById(key)._fullLayout.yaxis;
+    return [axis.type, axis.range.join(), axis.title.text];
+});
+"""
+
+
+def test_the_axes_of_shift_mix_nothing_and_can_be_let_go(visit, watched_report) -> None:
+    driver = visit(watched_report)
+    keys = [f"shift-{k}-{name}" for k in (0, 1) for name in ("sliced", "exact", "critic")]
+    axes = dict(zip(keys, driver.execute_script(AXES, keys), strict=True))
+    assert {kind for kind, *_ in axes.values()} == {"log"}
+    assert len({ends for key, (_, ends, _) in axes.items() if not key.endswith("critic")}) == 1
+    assert axes["shift-0-critic"][1] == axes["shift-1-critic"][1] != axes["shift-0-exact"][1]
+    assert axes["shift-0-critic"][2] == "K·W1, K unknown, log scale"
+    driver.find_element("css selector", "input[data-scale=shift]").click()
+    free = dict(zip(keys, driver.execute_script(AXES, keys), strict=True))
+    assert len({ends for _, ends, _ in free.values()}) == 6
+    ticks = "return document.querySelectorAll(`#${arguments[0]} .ytick`).length"
+    assert all(driver.execute_script(ticks, key) >= 2 for key in keys)
+    labels = sorted(driver.execute_script(LABELS, "shift-map-0"), key=lambda pair: pair[1])
+    assert labels[0][0] == "block0.norm", "the overview keeps its rows"
+    assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_the_ribbon_in_the_svg_spans_the_bracket(visit, watched_report, watched_truth) -> None:
+    driver = visit(watched_report)
+    choose_layer(driver, "shift", "block2.norm")
+    path, length, (low, high) = driver.execute_script(
+        """
+        const plot = document.getElementById("shift-1-exact");
+        const axis = plot._fullLayout.yaxis;
+        return [plot.querySelector(".trace path.js-fill").getAttribute("d"), axis._length, axis.range];
+        """
+    )
+    y = np.array(re.findall(r"-?[\d.]+,(-?[\d.]+)", path), dtype=float)
+    shown = 10 ** (low + (1 - y / length) * (high - low))
+    pixel = 10 ** ((high - low) / length)
+    ends = [
+        np.mean([values(f, "block2.norm", "shift/exact", end) for f in watched_truth[0]["harsh"]], axis=0)
+        for end in ("lower", "upper")
+    ]
+    assert min(ends[0]) / pixel < min(shown) < min(ends[0]) * pixel
+    assert max(ends[1]) / pixel < max(shown) < max(ends[1]) * pixel
+
+
+def test_the_overviews_are_the_stores_numbers(visit, watched_report, watched_truth) -> None:
+    driver = visit(watched_report)
+    for k, frames in enumerate(watched_truth[0].values()):
+        for key, measure in (("shift-map-{}", "shift/sliced"), ("health-{}-dead", "dead")):
+            shown = drawn(driver, key.format(k))[0]
+            for layer, row in zip(shown["y"], shown["custom"], strict=True):
+                mean = np.mean([values(frame, layer, measure) for frame in frames], axis=0)
+                np.testing.assert_allclose(row, mean, rtol=1e-5, atol=1e-7)
+
+
+def test_alarms_stand_in_the_plot_and_in_the_table(visit, watched_report, watched_truth) -> None:
+    driver = visit(watched_report)
+    alarms = watched_truth[1]
+    rows = [text for text, _ in sorted(driver.execute_script(LABELS, "alarms-1"), key=lambda pair: pair[1])]
+    shown = {
+        (t["name"], step, rows[round(y)])
+        for t in drawn(driver, "alarms-1")
+        for step, y in zip(t["x"], t["y"], strict=True)
+    }
+    assert shown == {(a.kind, a.step, a.layer) for a in alarms}
+    cells = driver.execute_script(
+        "return [...document.querySelectorAll('.listed tbody tr')].map((r) => [...r.cells].map((c) => c.textContent))"
+    )
+    assert [(row[0], row[2], row[3], row[6]) for row in cells] == [
+        (str(a.step), a.layer, a.kind, a.advice or "–") for a in alarms
+    ]
+
+
+HOVER = "const box = document.querySelector('#alarms-0 .hoverlayer .hovertext'); "
+EDGES = """
+const box = document.querySelector('#alarms-0 .hoverlayer .hovertext').getBoundingClientRect();
+const frame = document.getElementById('alarms-0').getBoundingClientRect();
+return [box.left - frame.left, frame.right - box.right];
+"""
+
+
+def test_an_alarms_text_shows_under_the_pointer_and_stays_text(visit, tmp_path) -> None:
+    with Store(tmp_path / "run.db") as store:
+        store.write([Record(s, EVIL, f"shift/{EVIL}", 0.5 + s, 0.1, 8, estimator=EVIL) for s in range(3)])
+        store.write([Record(s, EVIL, "dead", 0.5) for s in range(3)])
+        store.write_alarms([Alarm(1, EVIL, None, EVIL, EVIL, 0.5, 0.1, EVIL, f"{EVIL} %{{x}}")])
+        store.set_meta("alarms", [EVIL])
+    driver = visit(write_report(tmp_path, tmp_path / "report.html"), width=700)
+    made = "return document.querySelectorAll('main img, main script, main b:not(.ramp > b)').length"
+    assert driver.execute_script(made) == 0
+    driver.execute_script("document.getElementById('alarms-0').scrollIntoView({ block: 'center' })")
+    point = driver.find_element("css selector", "#alarms-0 .points path")
+    ActionChains(driver).move_to_element(point).perform()
+    wait(driver, HOVER + "return box !== null", 5)
+    hover = driver.execute_script(HOVER + "return box.textContent").replace(" ", "")
+    assert hover == f"{EVIL}To try: {EVIL} %{{x}}".replace(" ", "")
+    assert min(driver.execute_script(EDGES)) > -1, "the box is inside the plot"
+    row = driver.execute_script("return [...document.querySelector('.listed tbody tr').cells].map((c) => c.innerText)")
+    assert row == ["1", EVIL, EVIL, f"{EVIL} 0.5", "0.1", f"{EVIL} %{{x}}"]
+    assert driver.execute_script("return window.hacked") is None
+    assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_a_watched_run_prints_a_section_a_page(visit, watched_report) -> None:
+    driver = visit(watched_report)
+    pdf = base64.b64decode(driver.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"])
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 11
 
 
 def test_the_numbers_can_be_filtered(visit, report) -> None:

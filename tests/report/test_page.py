@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from layershift.monitor.alarm import Alarm
 from layershift.monitor.store import Record, Store, StoreError
-from layershift.report import sections, write_report
+from layershift.report import parts, write_report
 
 EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>&amp;%{x}\u2028"
 
@@ -67,6 +68,38 @@ def test_every_panel_has_its_data_and_every_choice(page) -> None:
         assert f'id="{key}"' in page
 
 
+def test_a_run_that_was_measured_in_every_way_lacks_nothing(watched, tmp_path) -> None:
+    page = write_report(watched, tmp_path / "report.html").read_text()
+    assert '<section id="missing">' not in page
+    assert len(body_of(page)) < 1_500_000
+    sections = re.findall(r'<section id="(\w+)"', page)
+    assert sections[1:-2] == ["training", "alarms", "distance", "shift", "quantiles", "moments", "health"]
+    payload = payload_of(page)
+    for key, panel in payload["panels"].items():
+        chosen = payload["chosen"][panel["section"]]
+        assert chosen in panel["choices"] or "" in panel["choices"], key
+    assert payload["panels"]["shift-map-0"]["section"] == payload["panels"]["shift-1-critic"]["section"] == "shift"
+    numbers = page[page.index('id="number-table"') :]
+    for measure in ("shift/exact", "shift/exact_seconds", "effective_rank", "monitor/share"):
+        assert f"<td>{measure}</td>" in numbers
+
+
+def test_a_run_in_which_no_alarm_was_raised_says_so_in_a_sentence(tmp_path) -> None:
+    page = one(tmp_path, [Record(0, "fc", "normality", 0.5)], alarms=["dead"])
+    assert '<p class="lead">Alarms were watched in the run, and none was raised.</p>' in page
+    assert '<section id="alarms">' in page, "a sentence is no section of plots, which begins a page on paper"
+    assert "Alarms: no store" not in page
+
+
+def test_text_of_alarms_cannot_become_markup(tmp_path) -> None:
+    with Store(tmp_path / "run.db") as store:
+        store.write([Record(s, EVIL, "shift/" + EVIL, 0.5, estimator=EVIL, units=EVIL) for s in (0, 1)])
+        store.write_alarms([Alarm(1, EVIL, None, EVIL, EVIL, math.nan, math.inf, EVIL, EVIL)])
+    body = body_of(write_report(tmp_path, tmp_path / "report.html").read_text())
+    assert body.count("<script") == body.count("</script>") == 3
+    assert "<img" not in body
+
+
 def test_text_from_stores_cannot_become_markup(tmp_path) -> None:
     records = [
         Record(s, EVIL, m, 0.5, 0.1, 8, units=EVIL, estimator=EVIL) for s in (0, 1) for m in ("normality", "mean")
@@ -97,6 +130,8 @@ def test_a_run_of_ones_own_gets_what_it_has_and_is_told_what_is_missing(tmp_path
     assert "Quantiles of a layer" in missing
     assert "Moments of a layer" in missing
     assert "Distance to N(0, I) by" not in missing
+    for other in ("Alarms: no store says", "How far each layer moves", "Health of the layers", "What monitoring cost"):
+        assert other in missing
     assert "best" not in page[page.index("<section") : page.index('<section id="numbers"')], (
         "there is nothing to compare"
     )
@@ -150,7 +185,7 @@ def test_a_store_is_read_while_it_is_being_written(tmp_path) -> None:
 
 
 def test_deep_and_long_runs_are_thinned_and_say_so(tmp_path, make_records, monkeypatch) -> None:
-    monkeypatch.setattr(sections, "BUDGET", 2000)
+    monkeypatch.setattr(parts, "BUDGET", 2000)
     page = one(tmp_path, make_records("batch", 0, layers=["a", "b"], steps=range(90)))
     assert "All 90 measured steps are drawn." in page, "the heat map has few numbers a step"
     assert "40 of 90 measured steps are drawn, evenly spread." in page

@@ -39,6 +39,8 @@ class Journal:
             store = Store(":memory:" if store is None or not _first() else store)
             self._alarms.replay(store)
         self.store = store
+        if _first() and self._alarms.rules:  # so that a reader knows that silence means something
+            store.set_meta("alarms", sorted({rule.kind for rule in self._alarms.rules}))
         self._sinks = Sinks(sinks if _first() else ())
         self.stop: StopTraining | None = None
 

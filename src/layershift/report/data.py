@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from layershift._checks import import_extra
+from layershift.monitor.alarm import Alarm
 from layershift.monitor.store import open_store
-from layershift.report.series import KEEP, merge_orders, over_seeds, spread_evenly
+from layershift.report.series import KEEP, error_over_seeds, merge_orders, over_seeds, spread_evenly
 
 if TYPE_CHECKING:
     import pandas as pd
 else:
     pd = import_extra("pandas", extra="report")
+
+
+Part: TypeAlias = Literal["levels", "errors", "lower", "upper"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,11 @@ class Run:
         network: measures of the whole network, each a series over steps.
         levels: measures of whole layers, each a table (step, layer).
         errors: the standard errors that belong to `levels`.
+        lower: the lower ends of the brackets that belong to `levels`, of those measures that have some.
+        upper: the upper ends.
         units: measures of single units, each a table (step, (layer, unit)).
         final: the last record of each series of a whole layer or the network, with all its columns.
+        alarms: what was found to be wrong, by step.
     """
 
     path: Path
@@ -52,8 +59,11 @@ class Run:
     network: Mapping[str, pd.Series]
     levels: Mapping[str, pd.DataFrame]
     errors: Mapping[str, pd.DataFrame]
+    lower: Mapping[str, pd.DataFrame]
+    upper: Mapping[str, pd.DataFrame]
     units: Mapping[str, pd.DataFrame]
     final: pd.DataFrame
+    alarms: Sequence[Alarm] = ()
 
 
 @dataclass(frozen=True)
@@ -63,13 +73,19 @@ class Method:
     name: str
     index: int
     runs: list[Run] = field(repr=False)
-    _means: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+    _means: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, repr=False)
 
-    def mean(self, measure: str) -> pd.DataFrame:
-        """A measure of all layers, a table (step, layer): `over_seeds` of the runs that have it, computed once."""
-        if measure not in self._means:
-            self._means[measure] = over_seeds([run.levels[measure] for run in self.having(measure)])
-        return self._means[measure]
+    def mean(self, measure: str, of: Part = "levels") -> pd.DataFrame:
+        """A measure of all layers, a table (step, layer), over the runs that have it; computed once.
+
+        Args:
+            measure: its name in the stores.
+            of: the values, the standard error of their mean, or the means of the brackets' ends.
+        """
+        if (measure, of) not in self._means:
+            tables = [getattr(run, of)[measure] for run in self.having(measure) if measure in getattr(run, of)]
+            self._means[measure, of] = (error_over_seeds if of == "errors" else over_seeds)(tables)
+        return self._means[measure, of]
 
     @property
     def layers(self) -> list[str]:
@@ -145,11 +161,19 @@ def read_run(path: Path, name: str) -> Run:
         steps = store.steps()
         kept = [steps[i] for i in spread_evenly(len(steps), KEEP)]
         frame = store.to_pandas(steps=None if len(kept) == len(steps) else kept)
-        return run_of(path, name, dict(store.meta), store.layers(), frame, steps=len(steps))
+        meta, layers, alarms = dict(store.meta), store.layers(), store.alarms()
+        return run_of(path, name, meta, layers, frame, steps=len(steps), alarms=alarms)
 
 
 def run_of(
-    path: Path, name: str, meta: Mapping[str, Any], layers: Sequence[str], frame: pd.DataFrame, *, steps: int
+    path: Path,
+    name: str,
+    meta: Mapping[str, Any],
+    layers: Sequence[str],
+    frame: pd.DataFrame,
+    *,
+    steps: int,
+    alarms: Sequence[Alarm] = (),
 ) -> Run:
     """Make a run of a store's rows.
 
@@ -160,6 +184,7 @@ def run_of(
         layers: names of layers in the order of the network; "" is ignored.
         frame: rows with the columns of `Store.to_pandas()`, at not many more than `KEEP` steps.
         steps: how many steps were measured in all.
+        alarms: the store's alarms.
 
     Returns:
         The run.
@@ -184,8 +209,11 @@ def run_of(
         network={str(m): _series(rows) for m, rows in whole[whole["layer"] == ""].groupby("measure", sort=False)},
         levels=_tables(inner, ["layer"], "value"),
         errors=_tables(inner, ["layer"], "stderr"),
+        lower=_tables(inner[inner["lower"].notna()], ["layer"], "lower"),
+        upper=_tables(inner[inner["upper"].notna()], ["layer"], "upper"),
         units=_tables(units, ["layer", "unit"], "value"),
         final=whole.groupby(["layer", "measure"], sort=False).tail(1).reset_index(drop=True),
+        alarms=alarms,
     )
 
 

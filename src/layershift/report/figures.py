@@ -108,7 +108,15 @@ def distance_scale(methods: Sequence[Method], measure: str = "normality") -> Sca
     return Scale(low, high if high > low else low + 1.0, log=False)
 
 
-def heat_map(method: Method, scale: Scale, *, measure: str = "normality", limit: int = KEEP) -> go.Figure:
+def heat_map(
+    method: Method,
+    scale: Scale,
+    *,
+    measure: str = "normality",
+    limit: int = KEEP,
+    constant: bool = True,
+    undefined: str = "not finite",
+) -> go.Figure:
     """A measure of every layer by training step: layers downwards in the order of the network, mean over seeds.
 
     Cells that are not finite in some seed, and layers that put out a constant (variance 0), have colours of their own.
@@ -118,6 +126,8 @@ def heat_map(method: Method, scale: Scale, *, measure: str = "normality", limit:
         scale: the colour scale, shared by the methods.
         measure: its name in the stores.
         limit: how many steps are shown at most.
+        constant: whether a layer that puts out a constant has that colour in place of its value.
+        undefined: what a cell is called that was measured and is not finite.
 
     Returns:
         A figure with the values and, if there are any, above them the cells that have none.
@@ -126,9 +136,10 @@ def heat_map(method: Method, scale: Scale, *, measure: str = "normality", limit:
     table = table.iloc[spread_evenly(len(table), limit)]
     layers = [layer for layer in method.layers if layer in table.columns]
     values = table[layers].to_numpy().T
-    state = np.where(np.isinf(values), 2.0, np.where(np.isnan(values), np.nan, _constant(method, table, layers)))
+    flat = _constant(method, table, layers) if constant else np.full(values.shape, np.nan)
+    state = np.where(np.isinf(values), 2.0, np.where(np.isnan(values), np.nan, flat))
     values = np.where(np.isnan(state), values, np.nan).astype(np.float32)
-    why = np.select([state == 1, state == 2], ["constant output", "not finite"], "").astype(object)
+    why = np.select([state == 1, state == 2], ["constant output", undefined], "").astype(object)
     cells = {"type": "heatmap", "x": table.index.to_numpy(), "y": [plain(n) for n in layers], "showscale": False}
     ends = {"zmin": float(scale.place(scale.low)), "zmax": float(scale.place(scale.high))}
     ramp = [[i / (len(style.VIRIDIS) - 1), code] for i, code in enumerate(style.VIRIDIS)]

@@ -20,7 +20,7 @@ def finding(methods: Sequence[Method]) -> str:
         said += [_compared(columns[key], methods) for key in ("accuracy", "distance") if key in columns]
     elif (run := methods[0].runs[0]).levels:
         said.append(_course(run))
-    said += _faults(methods)
+    said += _faults(methods) + _alarmed(methods)
     if not said:
         said = [f"{count(sum(len(m.runs) for m in methods), 'run')} with measures of the network as a whole"]
     text = " ".join(sentence.rstrip(".") + "." for sentence in said)
@@ -74,6 +74,17 @@ def _faults(methods: Sequence[Method]) -> list[str]:
                 step, _, layer, run = min(seen)
                 said.append(f"{what}: layer {layer} of {run}, first at step {step:,}")
     return said
+
+
+def _alarmed(methods: Sequence[Method]) -> list[str]:
+    """How many alarms there are, and the first of them."""
+    found = [(alarm, run) for method in methods for run in method.runs for alarm in run.alarms]
+    if not found:
+        return []
+    first, run = min(found, key=lambda pair: pair[0].step)
+    where = f"layer {first.layer} of {run.name}" if first.layer else f"the network of {run.name}"
+    many = f"{len(found):,}\u00a0alarms, the first" if len(found) > 1 else "1\u00a0alarm"
+    return [f"{many} at step {first.step:,}: {where} ({first.kind})"]
 
 
 def _first(run: Run, measure: str, fault: Callable[[Any], Any]) -> list[tuple[int, int, str, str]]:

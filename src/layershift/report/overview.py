@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from layershift.report import figures, summary
+from layershift.report import cost, figures, health, shift, summary
 from layershift.report.data import Method, label
 from layershift.report.finding import finding
 from layershift.report.series import merge_orders
@@ -37,6 +37,7 @@ def head(methods: Sequence[Method], title: str | None) -> dict[str, Any]:
         "Methods" if named else "Runs": ", ".join(method.name for method in methods),
         "Seeds": ", ".join(map(str, seeds)),
         "Run": _when(metas),
+        "Monitoring": cost.fact(methods),
         "With": _versions(metas),
     }
     return {
@@ -113,15 +114,17 @@ def table(methods: Sequence[Method]) -> dict[str, Any]:
 
 def numbers(methods: Sequence[Method]) -> list[dict[str, Any]]:
     """Every plotted final number."""
-    network = ["test/accuracy", "val/accuracy", "test/loss", "val/loss", "train/loss", "step_seconds"]
-    inner = ["normality", "normality_floor", *figures.MOMENTS, *map(figures.quantile_name, figures.QUANTILES)]
+    network = ["test/accuracy", "val/accuracy", "test/loss", "val/loss", "train/loss", "step_seconds", *cost.MEASURES]
+    shifts = [name for measure in shift.shift_measures(methods) for name in (measure, f"{measure}_seconds")]
+    inner = ["normality", "normality_floor", *shifts, *figures.MOMENTS]
+    inner += [*map(figures.quantile_name, figures.QUANTILES), *health.SHOWN]
     return summary.numbers(methods, network + inner)
 
 
 def configurations(methods: Sequence[Method]) -> dict[str, Any]:
     """What the runs share, what differs between them, and where they lie."""
     runs = [run for method in methods for run in method.runs]
-    flat = [summary.configuration(run) for run in runs]
+    flat = [summary.configuration(run) | cost.told(run) for run in runs]
     keys = merge_orders([list(f) for f in flat])
     same = {key: flat[0][key] for key in keys if len(flat) > 1 and len({f.get(key) for f in flat}) == 1}
     own = [

@@ -13,6 +13,7 @@ from layershift._checks import import_extra
 from layershift._version import __version__
 from layershift.report import overview, sections, style
 from layershift.report.data import Method, read_methods
+from layershift.report.parts import Section
 from layershift.report.words import number
 
 # What must not stand inside a <script> element: the end of it, the start of a comment, and an entity.
@@ -92,7 +93,7 @@ def render(methods: Sequence[Method], *, title: str | None = None) -> str:
     )
 
 
-def payload(shown: Sequence[sections.Section]) -> str:
+def payload(shown: Sequence[Section]) -> str:
     """The plots' data as JSON that may stand inside a `<script>` element.
 
     A panel that has a choice of layers keeps its styles once, and for each layer the arrays and what differs in layout.
@@ -106,9 +107,9 @@ def payload(shown: Sequence[sections.Section]) -> str:
         return packed | {"x": steps.setdefault(json.dumps(trace["x"], cls=encoder), len(steps))}
 
     for section in shown:
-        for panel in section.panels:
+        for panel in [*section.overview, *section.panels]:
             options = {choice: _plain(figure) for choice, figure in panel.figures.items()}
-            base = options[section.chosen]
+            base = options.get(section.chosen) or options[""]
             panels[panel.key] = {
                 "section": section.key,
                 "data": [{k: v for k, v in trace.items() if k not in _ARRAYS} for trace in base["data"]],

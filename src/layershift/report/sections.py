@@ -2,85 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
-import numpy as np
-
-from layershift.report import figures
-from layershift.report.data import Method, Run, label
-from layershift.report.series import KEEP, merge_orders
-from layershift.report.style import CONSTANT, NOT_FINITE, VIRIDIS, colour, log_ticks
+from layershift.report import alarms, cost, figures, health, shift
+from layershift.report.data import Method, label
+from layershift.report.parts import (
+    Panel,
+    Section,
+    first_choice,
+    legend_of,
+    listed_seeds,
+    mean_over_seeds,
+    points,
+    scale_legend,
+    seeds_of,
+    side_by_side,
+)
+from layershift.report.series import merge_orders
+from layershift.report.style import colour
 from layershift.report.words import count
-
-BUDGET = 500_000
-"""How many numbers the plots of a section hold at most, if 40 steps allow it: about 3 MB of page."""
-
-
-class Panel(NamedTuple):
-    """A small plot: its title, and a figure for each choice of a layer ("" where there is none to choose)."""
-
-    key: str
-    title: str
-    colour: str | None
-    figures: dict[str, Any]
-
-
-class Section(NamedTuple):
-    """A part of the page: plots of one kind, with the words that explain them.
-
-    Attributes:
-        key: its anchor.
-        title: says what one sees.
-        lead: how to read it.
-        panels: the plots.
-        columns: how many stand side by side where there is room.
-        caption: n, spread, thinning.
-        chosen: the layer that is shown first; "" if there is no choice.
-        choices: the layers to choose from.
-        fixed: what the fixed vertical scale is called, which the reader can let go; "" if there is no choice.
-        legend: pairs (colour, name).
-        scale: the colour scale of heat maps: its stops and the ticks (place in per cent, text).
-    """
-
-    key: str
-    title: str
-    lead: str
-    panels: list[Panel]
-    columns: int
-    caption: str
-    chosen: str = ""
-    choices: Sequence[str] = ()
-    fixed: str = ""
-    legend: Sequence[tuple[str, str]] = ()
-    scale: dict[str, Any] | None = None
 
 
 def build(methods: Sequence[Method]) -> tuple[list[Section], list[str]]:
     """The sections for which there is data, and a sentence for each of the others."""
     shown, missing = [], []
-    for make in (_curves, _distance, _quantiles, _moments):
+    for make in (_curves, alarms.section, _distance, shift.section, _quantiles, _moments, health.section):
         made = make(methods)
         if isinstance(made, str):
             missing.append(made)
         else:
             shown.append(made)
-    return shown, missing
-
-
-def seeds_of(methods: Sequence[Method], has: Callable[[Any], bool]) -> str:
-    """How many runs stand behind each line: `n = 3 seeds`, or one number a method where they differ."""
-    counts = {method.name: sum(has(run) for run in method.runs) for method in methods}
-    counts = {name: n for name, n in counts.items() if n}
-    if len(set(counts.values())) == 1:
-        n = next(iter(counts.values()))
-        return f"n = {count(n, 'run' if label(methods) == 'run' else 'seed')}"
-    return "n = " + ", ".join(f"{n} ({name})" for name, n in counts.items())
-
-
-def legend_of(methods: Sequence[Method]) -> list[tuple[str, str]]:
-    """The methods' colours and names; nothing for a single one."""
-    return [(colour(method), method.name) for method in methods] if len(methods) > 1 else []
+    return shown, missing + cost.missing(methods)
 
 
 _CURVES = (
@@ -125,7 +77,7 @@ def _distance(methods: Sequence[Method]) -> Section | str:
             '“Monitor(model, measures=("moments", "normality"), …)” measures it.'
         )
     scale = figures.distance_scale(having)
-    limit, thinned = _points(having, layers=max(len(m.layers) for m in having), each=2 * len(having))
+    limit, thinned = points(having, layers=max(len(m.layers) for m in having), each=2 * len(having))
     panels = [
         Panel(f"distance-{m.index}", m.name, colour(m), {"": figures.heat_map(m, scale, limit=limit)}) for m in having
     ]
@@ -133,31 +85,10 @@ def _distance(methods: Sequence[Method]) -> Section | str:
         "Sliced W1 distance between a layer’s outputs and a standard normal distribution. Each row is a layer, "
         "the input at the top; time runs to the right. Dark is close to N(0, I), bright is far from it."
     )
-    caption = f"{seeds_of(having, lambda run: 'normality' in run.levels)}. {thinned}"
-    caption = f"Mean over seeds, {caption}" if any(len(m.having("normality")) > 1 for m in having) else caption
+    caption = f"{mean_over_seeds('Mean', having, 'normality')}. {thinned}"
     columns = 1 if len(panels) == 1 else 2
-    seen = {code for panel in panels for trace in panel.figures[""].data[1:] for code in np.unique(trace.z)}
-    special = [pair for code, pair in _STATES.items() if code in seen]
-    legend = {**_legend(scale), "special": special}
-    return Section("distance", "How far each layer is from N(0, I)", lead, panels, columns, caption, scale=legend)
-
-
-_STATES = {1.0: (CONSTANT, "constant output"), 2.0: (NOT_FINITE, "not finite")}
-
-
-def _legend(scale: figures.Scale) -> dict[str, Any]:
-    """The colour scale as the page draws it: colours from left to right, ticks at their place in per cent."""
-    if scale.log:
-        ticks = log_ticks(scale.low, scale.high)
-    else:
-        step = 10.0 ** np.floor(np.log10(scale.high - scale.low))
-        step /= 1 if (scale.high - scale.low) / step > 4 else 2 if (scale.high - scale.low) / step > 2 else 5
-        ticks = [step * k for k in range(int(np.ceil(scale.low / step)), int(scale.high / step) + 1)]
-    ends = scale.place([scale.low, scale.high])
-    ticks = [t for t in ticks if scale.low * (1 - 1e-9) <= t <= scale.high * (1 + 1e-9)]
-    places = [100 * float((scale.place(t) - ends[0]) / (ends[1] - ends[0])) for t in ticks]
-    kept = [(place, f"{t:.4g}") for place, t in zip(places, ticks, strict=True)]
-    return {"colours": VIRIDIS, "ticks": kept, "log": scale.log}
+    legend = [scale_legend("distance", scale, panels)]
+    return Section("distance", "How far each layer is from N(0, I)", lead, panels, columns, caption, scales=legend)
 
 
 def _quantiles(methods: Sequence[Method]) -> Section | str:
@@ -169,7 +100,7 @@ def _quantiles(methods: Sequence[Method]) -> Section | str:
             '“Monitor(model, measures=("moments",), …)” measures them.'
         )
     layers = merge_orders(m.layers for m in having)
-    limit, thinned = _points(having, layers=len(layers), each=5 * len(having))
+    limit, thinned = points(having, layers=len(layers), each=5 * len(having))
     spans = {layer: figures.quantile_span(having, layer) for layer in layers}
     panels = [
         Panel(
@@ -184,13 +115,10 @@ def _quantiles(methods: Sequence[Method]) -> Section | str:
         "Light band, 5 to 95 % of the activations; dark band, 25 to 75 %; line, median. "
         "Dotted, the same five quantiles of N(0, 1): where a band leaves its dotted lines, the layer leaves N(0, 1)."
     )
-    caption = f"{seeds_of(having, lambda run: names[0] in run.levels)}. {thinned}"
-    caption = (
-        f"Mean of each quantile over seeds, {caption}" if any(len(m.having(names[0])) > 1 for m in having) else caption
-    )
+    caption = f"{mean_over_seeds('Mean of each quantile', having, names[0])}. {thinned}"
     fixed = f"one scale for all {label(methods)}s" if len(having) > 1 else ""
-    first = _first_choice(methods, layers)
-    columns = min(len(panels), 4 if len(panels) % 2 == 0 else 3)
+    first = first_choice(methods, layers)
+    columns = side_by_side(len(panels))
     return Section("quantiles", "Where a layer’s activations lie", lead, panels, columns, caption, first, layers, fixed)
 
 
@@ -205,7 +133,7 @@ def _moments(methods: Sequence[Method]) -> Section | str:
     layers = merge_orders(m.layers for m in having)
     firsts = [m.runs[0] for m in having]
     units = max((t[t.columns[0][0]].shape[1] for run in firsts for t in run.units.values()), default=0)
-    limit, thinned = _points(having, layers=len(layers), each=len(having) * len(measures) * (3 + units))
+    limit, thinned = points(having, layers=len(layers), each=len(having) * len(measures) * (3 + units))
     spans = {(layer, measure): figures.moment_span(having, layer, measure) for layer in layers for measure in measures}
     panels = []
     for m in having:
@@ -226,32 +154,7 @@ def _moments(methods: Sequence[Method]) -> Section | str:
     else:
         fixed = f"leave out {outermost}" if units else ""
     caption = f"One run: {which}. {thinned}"
-    first = _first_choice(methods, layers)
+    first = first_choice(methods, layers)
     return Section(
         "moments", "Moments of a layer and its units", lead, panels, len(measures), caption, first, layers, fixed
     )
-
-
-def listed_seeds(runs: Sequence[Run]) -> str:
-    """Which runs these are: `seed 0 of each method`, or their names."""
-    seeds = {run.seed for run in runs}
-    if len(runs) > 1 and len(seeds) == 1 and None not in seeds:
-        return f"seed {seeds.pop()} of each method"
-    return "; ".join(run.name for run in runs)
-
-
-def _points(methods: Sequence[Method], *, layers: int, each: int) -> tuple[int, str]:
-    """How many steps to draw so that the page stays small, and a sentence on it."""
-    steps = max(run.steps for method in methods for run in method.runs)
-    limit = int(np.clip(BUDGET / max(layers * each, 1), 40, KEEP))
-    if steps > limit:
-        return limit, f"{limit} of {steps:,} measured steps are drawn, evenly spread."
-    return limit, f"All {steps:,} measured steps are drawn." if steps > 1 else "One measured step."
-
-
-def _first_choice(methods: Sequence[Method], layers: Sequence[str]) -> str:
-    """The layer that ends farthest from N(0, I) in any method, or the last one."""
-    finals = [run.final[run.final["measure"] == "normality"] for method in methods for run in method.runs]
-    known = [(float(value), str(name)) for f in finals for value, name in zip(f["value"], f["layer"], strict=True)]
-    known = [(value, name) for value, name in known if np.isfinite(value) and name in layers]
-    return max(known)[1] if known else layers[-1]

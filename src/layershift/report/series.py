@@ -73,14 +73,26 @@ def align(tables: Sequence[Any]) -> tuple[np.ndarray[Any, Any], list[Any]]:
 
 def over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """The mean of several runs' tables (step, layer): infinite where any run is not finite, NaN where none measured."""
+    total, count = _sums(tables)
+    return total / count.where(count > 0)
+
+
+def error_over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The standard error of the mean of several runs' numbers, from those of each: √(Σ s²) / n."""
+    total, count = _sums([table**2 for table in tables])
+    return total**0.5 / count.where(count > 0)
+
+
+def _sums(tables: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """At each step and layer the sum over the runs that have a number there, and how many they are."""
     steps, aligned = align(tables)
     columns = merge_orders([str(c) for c in table.columns] for table in tables)
     stack = np.stack([table.reindex(columns=columns).to_numpy(dtype=np.float64) for table in aligned])
-    count = (~np.isnan(stack)).sum(0)
     total = np.where(np.isnan(stack), 0.0, stack).sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(count > 0, total / count, np.nan)
-    return pd.DataFrame(mean, index=pd.Index(steps, name="step"), columns=columns)
+    frames = [
+        pd.DataFrame(x, index=pd.Index(steps, name="step"), columns=columns) for x in (total, (~np.isnan(stack)).sum(0))
+    ]
+    return frames[0], frames[1]
 
 
 def binned(series: pd.Series, limit: int) -> pd.Series:

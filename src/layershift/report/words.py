@@ -53,6 +53,16 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.{max(digits - 1 - size, 0)}f}"
 
 
+def duration(seconds: float) -> str:
+    """A time, in ms below a second.
+
+    Example:
+        >>> duration(0.0123), duration(2.5)
+        ('12.3 ms', '2.50 s')
+    """
+    return f"{number(1000 * seconds)} ms" if seconds < 1 else f"{number(seconds)} s"
+
+
 def listed(names: Sequence[str]) -> str:
     """Names in a sentence.
 

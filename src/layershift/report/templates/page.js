@@ -8,14 +8,16 @@
 
   function draw(id) {
     const panel = store.panels[id];
-    const option = panel.choices[store.chosen[panel.section]];
+    const option = panel.choices[store.chosen[panel.section]] ?? panel.choices[""];
     const data = panel.data.map((style, i) => ({ ...style, ...option.data[i], x: store.steps[option.data[i].x] }));
     const layout = structuredClone({ ...panel.layout, ...option.layout });
     layout.template = store.template;
     layout.height ??= 270;
     layout.autosize = true;
     if (touch) layout.dragmode = false;
-    if (shared[panel.section] === false) layout.yaxis = { ...layout.yaxis, range: undefined, autorange: true };
+    if (shared[panel.section] === false && option !== panel.choices[""]) {
+      layout.yaxis = { ...layout.yaxis, range: undefined, autorange: true, tickvals: undefined, ticktext: undefined };
+    }
     return Plotly.react(id, data, layout, config);
   }
   const drawAll = (section) => Promise.all(Object.keys(store.panels).filter((id) => !section || store.panels[id].section === section).map(draw));
