@@ -11,6 +11,7 @@ from layershift.functional.bounds import (
     sliced_lower_bound,
     unitization_bound,
 )
+from layershift.functional.emd import emd
 from layershift.functional.gaussian import (
     gaussian_wasserstein,
     normal_cdf,
@@ -21,7 +22,6 @@ from layershift.functional.gaussian import (
 from layershift.functional.health import effective_rank
 from layershift.functional.label_distance import (
     chebyshev,
-    emd,
     jensen_shannon,
     label_cost,
     label_distribution,
