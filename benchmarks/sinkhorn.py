@@ -95,7 +95,7 @@ def against_pot(samples: int, labels: int, target: float, repeats: int, device: 
         Case(
             f"POT / ours, until every sample's error is 1e-6, {name}",
             to_error / times["ours to 1e-6"].median,
-            detail=f"POT {to_error * 1e3:.4g} ms, one run; it goes on with all samples, plainly, until the slowest is done",
+            detail=f"POT {to_error * 1e3:.4g} ms, one run, all samples until the slowest is done",
         ),
         Case(
             f"POT's default (log domain) / ours, an iteration, {name}",
