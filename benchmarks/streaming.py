@@ -2,7 +2,7 @@
 
 A process of its own draws batches by seed, so that nothing else counts in its peak resident memory. Moments are checked
 against sums of powers in float64 over the same stream; both measures against one update with all of a smaller stream,
-whose samples are all kept. `--samples` is how many in all, 10⁷ by default (about ten minutes).
+whose samples are all kept. `--samples` is how many in all, 10⁷ by default (about two minutes on two cores).
 """
 
 from __future__ import annotations

@@ -137,9 +137,11 @@ class Moments(Metric):
         layer = _thinned(dense.reshape(1, -1), size, self.quantile_numbers, self._samples)
         quantile_sketch(layer, counts=self.counts[:1])
         if stop > 1:
-            single = x[:, units].transpose(0, 1).flatten(1)
-            few = max(self.quantile_numbers // 8, 1)
-            quantile_sketch(_thinned(single, row, few, self._samples), counts=self.counts[1:stop])
+            few, before, parts = max(self.quantile_numbers // 8, 1), self._samples, []
+            for part in _in_cache(x):
+                parts.append(_thinned(part[:, units].transpose(0, 1).flatten(1), row, few, before))
+                before += len(part)
+            quantile_sketch(torch.cat(parts, 1), counts=self.counts[1:stop])
         self._samples += len(x)
         self.numbers[0] += x.numel()
         self.numbers[1:stop] += len(x) * row
@@ -237,14 +239,16 @@ def _quantiles(
     return value, torch.where(known, (high - low) / 2, torch.nan)
 
 
-def _columns(x: Tensor, units: Tensor) -> MomentTable:
-    """The table of the layer and of single units, one column each.
+def _in_cache(x: Tensor) -> tuple[Tensor, ...]:
+    """On a CPU some samples at a time, so that what lies between two passes stays in the cache."""
+    samples = 2**17 // x[0].numel() if x.device.type == "cpu" and x.numel() > 0 else len(x)
+    return tuple(torch.split(x, max(samples, 1)))
 
-    On a CPU some samples at a time, so that what lies between two passes stays in the cache.
-    """
-    samples = max(2**17 // x[0].numel(), 1) if x.device.type == "cpu" and x.numel() > 0 else len(x)
+
+def _columns(x: Tensor, units: Tensor) -> MomentTable:
+    """The table of the layer and of single units, one column each."""
     parts = []
-    for part in torch.split(x, max(samples, 1)):
+    for part in _in_cache(x):
         table = moment_table(part)
         pooled = pool_moments(table, 1, keepdim=True)
         pairs = zip(pooled, table, strict=True)
