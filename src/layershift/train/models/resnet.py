@@ -99,6 +99,7 @@ def cifar_resnet(
         2016b, "Identity mappings in deep residual networks".
 
     Example:
+        >>> import torch
         >>> model = cifar_resnet(20)
         >>> model(torch.randn(2, 3, 32, 32)).shape, sum(p.numel() for p in model.parameters())
         (torch.Size([2, 10]), 269722)
