@@ -137,7 +137,7 @@ def critic_distances(pairs: Sequence[tuple[Tensor, Tensor]], critic: Critic | No
 
     Example:
         >>> x = torch.randn(64, 4)
-        >>> still, moved = critic_distances([(x, x), (x + 1, x)], Critic(steps=20))
+        >>> still, moved = critic_distances([(x, x), (x + 1, x)], Critic(steps=100))
         >>> float(still.value), bool(moved.value > 0)
         (0.0, True)
     """
