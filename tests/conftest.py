@@ -1,4 +1,4 @@
-"""Shared fixtures: the device and dtype that tests run on, and a random state that no test leaks."""
+"""Shared fixtures: the device and dtype that tests run on."""
 
 from __future__ import annotations
 
@@ -19,10 +19,3 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return getattr(torch, request.config.getoption("--dtype"))
-
-
-@pytest.fixture(autouse=True)
-def forked_random_state():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
