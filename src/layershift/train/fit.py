@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
-import signal
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from layershift.monitor import Monitor, Store
@@ -27,9 +23,7 @@ from layershift.train.folder import RunError, RunFolder
 from layershift.train.methods import METHODS
 from layershift.train.models import moments_mlp, small_cnn
 from layershift.train.module import Classifier
-
-TERMINATED = 143
-"""Exit code after SIGTERM: 128 + 15."""
+from layershift.train.trainer import cpu_threads, interruptible, make_trainer, quiet
 
 
 def build_model(config: Config, data: DigitsData) -> nn.Module:
@@ -119,20 +113,6 @@ def fit(
             trainer.test(module, datamodule=data, verbose=False)
 
 
-def make_trainer(config: Config, callbacks: list[Callback], *, bar: bool) -> Trainer:
-    """A Trainer that runs as long as the configuration says, on one device, and leaves no files of its own."""
-    return Trainer(
-        max_epochs=config.epochs,
-        accelerator="auto",
-        devices=1,
-        logger=False,
-        callbacks=callbacks,
-        enable_progress_bar=bar,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-
-
 def check_checkpoint(path: Path, config: Mapping[str, Any]) -> Path:
     """Read a checkpoint, tensors and plain values only, and see that it belongs to a configuration.
 
@@ -156,45 +136,3 @@ def check_checkpoint(path: Path, config: Mapping[str, Any]) -> Path:
     if different := differences(config, found["config"]):
         raise RunError(f"{path}: a checkpoint of another configuration: {', '.join(different)}; --overwrite removes it")
     return path
-
-
-@contextmanager
-def interruptible(trainer: Trainer) -> Iterator[None]:
-    """Turn what Lightning makes of Ctrl-C and SIGTERM back into what Python and the shell expect of them."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SIGTERMException as error:
-        raise SystemExit(TERMINATED) from error
-    except SystemExit as error:
-        if not trainer.interrupted:
-            raise
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from error
-
-
-@contextmanager
-def cpu_threads(number: int) -> Iterator[None]:
-    """Compute with so many CPU threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Lightning's remarks on devices and loaders from the screen; its errors pass."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
