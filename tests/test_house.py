@@ -12,9 +12,11 @@ FLOORS = [
     ["_version", "_checks", "_seeds", "_autograd"],
     ["functional"],
     ["nn", "capture"],
+    ["recording"],
     ["regularization", "measure"],
     ["monitor"],
     ["probe", "dynamics", "train", "report", "integrations", "watch"],
+    ["commands"],
     ["cli"],
     ["__main__"],
 ]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from layershift import functional, integrations, measure, monitor, nn, report, train, watch
     from layershift.monitor import Monitor, open_store
     from layershift.nn import convert
+    from layershift.recording import record_target
     from layershift.regularization import regularize
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "monitor",
     "nn",
     "open_store",
+    "record_target",
     "regularize",
     "report",
     "train",
@@ -36,6 +38,7 @@ _HOME = {
     "Monitor": "layershift.monitor",
     "open_store": "layershift.monitor",
     "convert": "layershift.nn",
+    "record_target": "layershift.recording",
     "regularize": "layershift.regularization",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from layershift._checks import check
 from layershift.capture import LayerSelector, add_output_hook, select_layers
 from layershift.nn.penalties import LayerPenalty
+from layershift.recording import outputs_of
 
 
 class Regularization:
@@ -70,7 +71,7 @@ class Regularization:
         names = [name for name, *_ in outputs] + [name for name, _ in terms]
         parts = [value.unsqueeze(0) for _, value in terms]
         if isinstance(self.penalty, LayerPenalty) and outputs:
-            parts = [self.penalty.joint([output for _, output, _ in outputs])]
+            parts = [self.penalty.named([(name, output) for name, output, _ in outputs])]
         values = parts[0] if len(parts) == 1 else torch.cat(parts)
         weights = {self.weights[name] for name in names}
         if len(weights) == 1:
@@ -101,6 +102,7 @@ def regularize(
     *,
     layers: LayerSelector,
     weight: float | Mapping[str, float],
+    example: Any = None,
 ) -> Regularization:
     r"""Add $\sum_l\lambda_l\,\mathrm{penalty}(h_l)$ over named layers to a loss.
 
@@ -111,16 +113,20 @@ def regularize(
     Args:
         model: any module; nothing is set on it but forward hooks, which `.remove()` takes away.
         penalty: from activations to a scalar, `layershift.nn.PER()` say; its own parameters, if any, are yours to
-            optimise.
+            optimise. One penalty serves all layers; it may hold parameters for each.
         layers: a name pattern, a module class, or a sequence of them, see `layershift.capture.select_layers`. For a
             layer that returns a tuple or a dictionary, its first floating point tensor is penalised.
         weight: λ, for all layers or by pattern, the first that matches counting.
+        example: inputs of the model, for penalties that hold parameters for each layer (`layershift.nn
+            .VarianceConstancy`): a tensor, a batch of a loader whose first entry is the input, or a mapping of keyword
+            arguments. The model sees it once, in evaluation mode and without gradients.
 
     Returns:
         A handle with `.loss()` and `.remove()`, also a context manager.
 
     Raises:
-        ValueError: if a pattern matches no layer (the message lists the nearest names), or a layer has no weight.
+        ValueError: if a pattern matches no layer (the message lists the nearest names), a layer has no weight, or the
+            penalty needs an example, or a record, that it has not.
 
     Example:
         >>> import layershift as ls
@@ -130,7 +136,10 @@ def regularize(
         ...     loss.backward()
     """
     chosen = select_layers(model, layers)
-    return Regularization(model, penalty, chosen, _weights(model, chosen, weight))
+    weights = _weights(model, chosen, weight)
+    if isinstance(penalty, LayerPenalty):
+        penalty.prepare(list(chosen), None if example is None else outputs_of(model, chosen, example))
+    return Regularization(model, penalty, chosen, weights)
 
 
 def _weights(

@@ -12,6 +12,7 @@ from layershift.functional.bounds import (
     unitization_bound,
 )
 from layershift.functional.emd import emd
+from layershift.functional.epps_pulley import characteristic_distance, characteristic_function, epps_pulley
 from layershift.functional.gaussian import (
     gaussian_wasserstein,
     normal_cdf,
@@ -28,6 +29,7 @@ from layershift.functional.label_distance import (
     total_variation,
     zero_one_cost,
 )
+from layershift.functional.laplace import laplace_cdf, laplace_quantile, wasserstein_laplace
 from layershift.functional.lipschitz import convolution_norm_bound, linear_norm
 from layershift.functional.normal_distance import NormalDistance, normal_distance, normal_floor
 from layershift.functional.normalize import batch_norm, group_norm, instance_norm, layer_norm
@@ -48,6 +50,7 @@ from layershift.functional.unitize import (
     unitization,
     vanilla_unitization,
 )
+from layershift.functional.variance_constancy import variance_constancy
 from layershift.functional.wasserstein1d import wasserstein, wasserstein_normal
 
 __all__ = [
@@ -57,12 +60,15 @@ __all__ = [
     "SlicedTransport",
     "Transport",
     "batch_norm",
+    "characteristic_distance",
+    "characteristic_function",
     "chebyshev",
     "clipped_moment",
     "convolution_norm_bound",
     "directions",
     "effective_rank",
     "emd",
+    "epps_pulley",
     "exact_wasserstein",
     "gaussian_fit_wasserstein",
     "gaussian_wasserstein",
@@ -73,6 +79,8 @@ __all__ = [
     "jensen_shannon",
     "label_cost",
     "label_distribution",
+    "laplace_cdf",
+    "laplace_quantile",
     "layer_norm",
     "linear_norm",
     "mean_projection",
@@ -99,7 +107,9 @@ __all__ = [
     "unitization",
     "unitization_bound",
     "vanilla_unitization",
+    "variance_constancy",
     "wasserstein",
+    "wasserstein_laplace",
     "wasserstein_normal",
     "zero_one_cost",
 ]

@@ -56,8 +56,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        gradient = gradient.contiguous().clone()
-        dist.all_reduce(gradient, group=ctx.group)
+        gradient = _summed(gradient, ctx.group)
         rank = dist.get_rank(ctx.group)
         return gradient[rank : rank + 1], None
 
@@ -70,6 +69,69 @@ def world_size(group: dist.ProcessGroup | None = None) -> int:
         1
     """
     return dist.get_world_size(group) if dist.is_available() and dist.is_initialized() else 1
+
+
+def batch_sizes(n: int, device: torch.device, group: dist.ProcessGroup | None = None) -> list[int]:
+    """How many samples each process has, in the order of their ranks. Waits for the device where there are several.
+
+    Args:
+        n: how many this process has.
+        device: one that the group's backend can send from.
+        group: the process group; the default group if None.
+
+    Returns:
+        A number for each process.
+
+    Example:
+        >>> batch_sizes(3, torch.device("cpu"))
+        [3]
+    """
+    if world_size(group) == 1:
+        return [n]
+    mine = torch.tensor([n], device=device)
+    sizes = [torch.empty_like(mine) for _ in range(world_size(group))]
+    dist.all_gather(sizes, mine, group=group)
+    return list(torch.cat(sizes).tolist())
+
+
+def sum_of_ranks(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+    """The sum of all processes' tensors; its gradient is that of the sum of all processes' losses.
+
+    So where each computes the same loss of the sum, and gradients of parameters are averaged over processes afterwards
+    as data parallelism does, the result is the gradient of that loss.
+
+    Args:
+        x: a tensor of one shape on all processes.
+        group: the process group; the default group if None.
+
+    Returns:
+        A tensor like `x`; `x` itself where there is one process.
+
+    Example:
+        >>> sum_of_ranks(torch.ones(2))
+        tensor([1., 1.])
+    """
+    if world_size(group) == 1:
+        return x
+    total: Tensor = _Sum.apply(x, group)
+    return total
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+        ctx.group = group
+        return _summed(x, group)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _summed(gradient, ctx.group), None
+
+
+def _summed(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    x = x.contiguous().clone()
+    dist.all_reduce(x, group=group)
+    return x
 
 
 def gather_samples(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
@@ -92,10 +154,7 @@ def gather_samples(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
     """
     if world_size(group) == 1:
         return x
-    mine = torch.tensor([len(x)], device=x.device)
-    sizes = [torch.empty_like(mine) for _ in range(world_size(group))]
-    dist.all_gather(sizes, mine, group=group)
-    gathered: Tensor = _GatherSamples.apply(x, torch.cat(sizes).tolist(), group)
+    gathered: Tensor = _GatherSamples.apply(x, batch_sizes(len(x), x.device, group), group)
     return gathered
 
 
@@ -111,6 +170,4 @@ class _GatherSamples(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        gradient = gradient.contiguous().clone()
-        dist.all_reduce(gradient, group=ctx.group)
-        return torch.split(gradient, ctx.sizes)[dist.get_rank(ctx.group)], None, None
+        return torch.split(_summed(gradient, ctx.group), ctx.sizes)[dist.get_rank(ctx.group)], None, None

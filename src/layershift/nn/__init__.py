@@ -5,12 +5,15 @@ from layershift.nn.normalization import (
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,
-    SyncUnitization,
     Unitization1d,
     Unitization2d,
     Unitization3d,
 )
-from layershift.nn.penalties import PER, ActivationPenalty, LayerPenalty, SlicedWasserstein
+from layershift.nn.penalties import PER, ActivationPenalty, LayerPenalty, as_samples
+from layershift.nn.sliced import EppsPulley, SlicedWasserstein
+from layershift.nn.synchronized import SyncBatchNorm, SyncUnitization
+from layershift.nn.targets import RecordedTarget
+from layershift.nn.variance_constancy import VarianceConstancy
 
 __all__ = [
     "PER",
@@ -18,11 +21,16 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "EppsPulley",
     "LayerPenalty",
+    "RecordedTarget",
     "SlicedWasserstein",
+    "SyncBatchNorm",
     "SyncUnitization",
     "Unitization1d",
     "Unitization2d",
     "Unitization3d",
+    "VarianceConstancy",
+    "as_samples",
     "convert",
 ]

@@ -18,11 +18,11 @@ from layershift.nn.normalization import (
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,
-    SyncUnitization,
     Unitization1d,
     Unitization2d,
     Unitization3d,
 )
+from layershift.nn.synchronized import SyncBatchNorm, SyncUnitization
 
 _UNITIZATION = {
     nn.BatchNorm1d: Unitization1d,
@@ -31,7 +31,12 @@ _UNITIZATION = {
     nn.SyncBatchNorm: SyncUnitization,
 }
 _BATCH = {unitization: batch for batch, unitization in _UNITIZATION.items()}
-_OURS = {BatchNorm1d: Unitization1d, BatchNorm2d: Unitization2d, BatchNorm3d: Unitization3d}
+_OURS = {
+    BatchNorm1d: Unitization1d,
+    BatchNorm2d: Unitization2d,
+    BatchNorm3d: Unitization3d,
+    SyncBatchNorm: SyncUnitization,
+}
 _TARGETS: dict[str, dict[Any, Any]] = {
     "unitization": {**_UNITIZATION, **_OURS},
     "sync_unitization": dict.fromkeys(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -13,7 +12,6 @@ from layershift._autograd import is_recomputed
 from layershift._checks import check, check_choice, check_floating, check_not_empty, check_rank
 from layershift.functional.normalize import Pooling, batch_norm_rows, pool_samples
 from layershift.functional.rows import Normalized
-from layershift.functional.synchronize import SamplesOfAllRanks
 from layershift.functional.unitize import Divisor, Form, Over, unitization_rows
 
 AlphaConstraint: TypeAlias = Literal["clamp", "sigmoid"] | None
@@ -232,42 +230,6 @@ class Unitization3d(_Unitization):
     """Unitization of volumes; see `Unitization1d`."""
 
     _ranks, _shape = (5,), "(N, C, D, H, W)"
-
-
-class SyncUnitization(_Unitization):
-    """Unitization whose statistics in training are those of all processes' batches together, of any rank.
-
-    The rules are those of `torch.nn.SyncBatchNorm`: running statistics agree on all processes, batches may differ in
-    size, input gradients are those of the sum of all processes' losses, and parameters get each process's part of
-    theirs, which DistributedDataParallel adds up. Without a process group, or with one process, and in evaluation it is
-    plain unitization. See `Unitization1d` for the other arguments.
-
-    Args:
-        process_group: the processes that share statistics; all by default.
-
-    Example:
-        >>> SyncUnitization(3)(torch.randn(8, 3, 5)).shape  # alone
-        torch.Size([8, 3, 5])
-    """
-
-    _ranks, _shape = (2, 3, 4, 5), "(N, C, …) with 2 to 5 dimensions"
-
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        process_group: dist.ProcessGroup | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, **options)
-        self.process_group = process_group
-
-    def _pooling(self) -> Pooling:
-        alone = not (dist.is_available() and dist.is_initialized()) or dist.get_world_size(self.process_group) == 1
-        return pool_samples if alone or not self.training else SamplesOfAllRanks(self.process_group)
 
 
 class _ClampToUnit(torch.autograd.Function):

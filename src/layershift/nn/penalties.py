@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 from layershift._checks import accumulation_dtype, check, check_choice, check_floating, check_not_empty
 from layershift.functional.per import per, per_joint
-from layershift.functional.sliced import directions, sliced_wasserstein_normal
-from layershift.functional.synchronize import gather_samples, world_size
-from layershift.functional.wasserstein1d import wasserstein_normal
+from layershift.functional.synchronize import world_size
 
 SampleKind = Literal["image", "position", "step"]
 
@@ -49,9 +47,17 @@ def as_samples(x: Tensor, sample: SampleKind) -> Tensor:
 
 
 class LayerPenalty(nn.Module):
-    """A penalty that may see all regularised layers at once.
+    """A penalty that may see all regularised layers at once, and knows their names.
 
-    Subclasses give `forward`; those that are cheaper for several layers together override `joint` as well.
+    Subclasses give `forward`. Those that are cheaper for several layers together override `joint` as well; those that
+    hold something for each layer override `prepare` and `named`.
+
+    Example:
+        >>> class Mean(LayerPenalty):
+        ...     def forward(self, x):
+        ...         return x.mean().square()
+        >>> Mean().joint([torch.ones(2, 3), torch.zeros(2, 5)])
+        tensor([1., 0.])
     """
 
     def joint(self, xs: Sequence[Tensor]) -> Tensor:
@@ -61,6 +67,22 @@ class LayerPenalty(nn.Module):
             xs: the activations of L layers.
         """
         return torch.stack([self(x) for x in xs])
+
+    def named(self, outputs: Sequence[tuple[str, Tensor]]) -> Tensor:
+        """The penalty of each layer, told their names, shape `(L,)`; what `layershift.regularize` calls.
+
+        Args:
+            outputs: names and activations; a layer that ran twice comes twice.
+        """
+        return self.joint([x for _, x in outputs])
+
+    def prepare(self, layers: Sequence[str], outputs: Mapping[str, Tensor] | None = None) -> None:
+        """Get ready for these layers; `layershift.regularize` calls it once.
+
+        Args:
+            layers: their names.
+            outputs: their outputs for an example, if there is one.
+        """
 
 
 class PER(LayerPenalty):
@@ -74,10 +96,11 @@ class PER(LayerPenalty):
         num_projections: directions of "projections".
         reduction: "mean" over samples (eq. 5 and 6), or "sum" (Algorithm 1 as printed, which adds $\lambda g$ to each
             sample's gradient). A weight λ for one is a weight λ/N for the other; the paper's coefficients go with
-            "sum". Under data parallelism, which averages gradients over processes, "mean" needs no change, "sum" a
-            weight times the number of processes.
+            "sum". Data parallelism averages gradients over processes; so that N counts the samples of all of them,
+            "sum" is multiplied by their number.
         sample: what a sample is, see `as_samples`.
-        generator: source of the random directions.
+        generator: source of the random directions. Processes that train together draw their own, which is as good; the
+            same ones, if each gets a generator with the same seed.
 
     Raises:
         ValueError: if an option has another value.
@@ -112,7 +135,7 @@ class PER(LayerPenalty):
         self.generator = generator
 
     def _reduce(self, values: Tensor) -> Tensor:
-        return values.mean(-1) if self.reduction == "mean" else values.sum(-1)
+        return values.mean(-1) if self.reduction == "mean" else values.sum(-1) * world_size()
 
     def forward(self, x: Tensor) -> Tensor:
         """The penalty of one layer's activations, a scalar."""
@@ -135,14 +158,27 @@ class PER(LayerPenalty):
 class ActivationPenalty(LayerPenalty):
     r"""The mean of $|x|^p$: the L1 ($p=1$) and L2 ($p=2$) penalties on activations, without a factor ½.
 
+    Neither has a scale: unlike PER, L1 pulls a small activation as much as a large one, and L2 a large one in
+    proportion.
+
     Args:
         p: the power, positive.
-        reduction: "mean" over all elements, or "sum" over elements and mean over the batch's first dimension, as the
-            norms of whole samples are penalised in the PER paper's baselines.
+        reduction: "mean" over all elements (activation regularisation as in Merity et al.), or "sum" over elements and
+            mean over the batch's first dimension, $E\lVert h\rVert_p^p$, the norms of whole samples that the PER paper
+            compares with. A weight λ for one is a weight λd for the other, d being the size of a sample.
+
+    Raises:
+        ValueError: if an option is out of range.
+
+    References:
+        S. Merity, B. McCann, R. Socher, 2017, "Revisiting activation regularization for language RNNs", section 3.1;
+        T. Joo, D. Kang, B. Kim, 2020, section 4.2.
 
     Example:
         >>> ActivationPenalty(2)(torch.tensor([[1.0, -3.0]]))
         tensor(5.)
+        >>> ActivationPenalty(1, reduction="sum")(torch.tensor([[1.0, -3.0]]))
+        tensor(4.)
     """
 
     def __init__(self, p: float, *, reduction: Literal["mean", "sum"] = "mean") -> None:
@@ -163,64 +199,3 @@ class ActivationPenalty(LayerPenalty):
     def extra_repr(self) -> str:
         """The options, for `repr`."""
         return f"p={self.p}, reduction={self.reduction!r}"
-
-
-class SlicedWasserstein(LayerPenalty):
-    r"""The mean over random directions of $W_p^p$ between a layer's projected activations and N(0, 1).
-
-    Unlike PER it compares distributions over the batch, so it also reacts to means and correlations; it needs a sort,
-    and its gradient couples the samples of a batch. Under `torch.distributed` the batch is that of all processes: they
-    share directions and exchange projections (`N × num_projections` numbers), every one has the same penalty, and
-    gradients averaged over processes, as data parallelism does, are those of one process on the union.
-
-    Args:
-        target: "normal", the standard normal distribution.
-        p: order of the distance, 1 or 2.
-        num_projections: directions drawn at each call.
-        sample: what a sample is, see `as_samples`.
-        generator: source of the directions.
-
-    Example:
-        >>> generator = torch.Generator().manual_seed(0)
-        >>> bool(SlicedWasserstein(generator=generator)(torch.randn(256, 8, generator=generator)) < 0.1)
-        True
-    """
-
-    def __init__(
-        self,
-        target: Literal["normal"] = "normal",
-        p: Literal[1, 2] = 2,
-        *,
-        num_projections: int = 256,
-        sample: SampleKind = "image",
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__()
-        check_choice("target", target, ("normal",))
-        check_choice("p", p, (1, 2))
-        check_choice("sample", sample, ("image", "position", "step"))
-        self.target = target
-        self.p: Literal[1, 2] = p
-        self.num_projections = num_projections
-        self.sample: SampleKind = sample
-        self.generator = generator
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The penalty of one layer's activations, a scalar."""
-        samples = as_samples(x, self.sample)
-        dtype = accumulation_dtype(samples)
-        slices = directions(
-            samples.shape[1], self.num_projections, generator=self.generator, device=x.device, dtype=dtype
-        )
-        if world_size() == 1:
-            distance = sliced_wasserstein_normal(samples.to(dtype), p=self.p, directions=slices)
-        else:
-            torch.distributed.broadcast(slices, 0)
-            with torch.autocast(x.device.type, enabled=False):
-                projected = samples.to(dtype) @ slices.mT
-            distance = wasserstein_normal(gather_samples(projected).mT, p=self.p)
-        return distance.pow(self.p).mean()
-
-    def extra_repr(self) -> str:
-        """The options, for `repr`."""
-        return f"target={self.target!r}, p={self.p}, num_projections={self.num_projections}, sample={self.sample!r}"
