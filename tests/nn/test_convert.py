@@ -12,7 +12,16 @@ from torchvision.models import resnet18, vgg11_bn
 from torchvision.ops import FrozenBatchNorm2d
 
 import layershift as ls
-from layershift.nn import BatchNorm2d, SyncUnitization, Unitization1d, Unitization2d, Unitization3d, convert
+from layershift.nn import (
+    BatchNorm1d,
+    BatchNorm2d,
+    SyncBatchNorm,
+    SyncUnitization,
+    Unitization1d,
+    Unitization2d,
+    Unitization3d,
+    convert,
+)
 
 
 def vgg_features(num_classes):
@@ -139,6 +148,21 @@ def test_synchronised_layers_stay_synchronised():
     assert model[0].process_group is group
 
 
+def test_all_that_depends_on_the_batch_can_be_synchronised():
+    model = nn.Sequential(nn.BatchNorm1d(4), Unitization1d(4, divisor=2.0), nn.GroupNorm(2, 4), BatchNorm1d(4))
+    before = dict(model.state_dict())
+    convert(model, to="synchronized")
+    assert [type(layer) for layer in model] == [SyncBatchNorm, SyncUnitization, nn.GroupNorm, SyncBatchNorm]
+    assert model[1].divisor == 2.0
+    assert all(before[key].data_ptr() == value.data_ptr() for key, value in model.state_dict().items())
+    assert before.keys() == model.state_dict().keys()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        convert(nn.Linear(2, 2), to="synchronized")  # nothing to do is no reason to warn
+    with pytest.raises(ValueError, match=r"options: expected process_group only .*got \['alpha_init'\]"):
+        convert(model, to="synchronized", alpha_init=1.0)
+
+
 def test_going_back_is_refused_where_it_would_change_the_result():
     model = convert(net(), to="unitization")
     with torch.no_grad():
@@ -188,7 +212,9 @@ def test_nothing_to_convert():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="to: expected one of 'unitization', 'sync_unitization', 'batch', got 'x'"):
+    with pytest.raises(
+        ValueError, match="to: expected one of 'unitization', 'sync_unitization', 'batch', 'synchronized', got 'x'"
+    ):
         convert(net(), to="x")
     with pytest.raises(TypeError, match=r"options: expected some of alpha_init, .* got {'alpha'}"):
         convert(net(), to="unitization", alpha=1.0)

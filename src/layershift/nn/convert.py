@@ -43,6 +43,10 @@ _TARGETS: dict[str, dict[Any, Any]] = {
         [*_UNITIZATION, *_OURS, Unitization1d, Unitization2d, Unitization3d], SyncUnitization
     ),
     "batch": _BATCH,
+    "synchronized": {
+        **dict.fromkeys([*_UNITIZATION, *_OURS], SyncBatchNorm),
+        **dict.fromkeys([Unitization1d, Unitization2d, Unitization3d], SyncUnitization),
+    },
 }
 _OPTIONS = ("alpha_init", "alpha_constraint", "divisor", "over", "form")
 
@@ -61,14 +65,15 @@ class UnitizationOptions(TypedDict, total=False):
 def convert(
     model: nn.Module,
     *,
-    to: Literal["unitization", "sync_unitization", "batch"],
+    to: Literal["unitization", "sync_unitization", "batch", "synchronized"],
     **options: Unpack[UnitizationOptions],
 ) -> nn.Module:
     """Replace a model's normalisation layers, in place, and return the model.
 
     `"unitization"` replaces every `torch.nn.BatchNorm1d/2d/3d` by the `Unitization` of that rank, and
     `torch.nn.SyncBatchNorm` by `SyncUnitization`; `"sync_unitization"` replaces these and plain unitizations by
-    `SyncUnitization`; `"batch"` turns unitizations back into PyTorch's layers, if their alpha is 0.
+    `SyncUnitization`; `"batch"` turns unitizations back into PyTorch's layers, if their alpha is 0; `"synchronized"`
+    replaces batch normalisations by `SyncBatchNorm` and unitizations by `SyncUnitization`, for several processes.
 
     The new layer holds the old one's very parameters and buffers (an optimiser that knows them stays valid; `alpha` is
     new to it), its training flag, its hooks, and eps and momentum; alpha takes the dtype and device of the others. With
@@ -77,7 +82,7 @@ def convert(
 
     Other layers are left alone: LayerNorm, GroupNorm, InstanceNorm, torchvision's FrozenBatchNorm2d (frozen on
     purpose), and, with a warning, classes derived from BatchNorm, whose additions (an activation, a parametrization)
-    would be lost. A model without a layer to convert gives a warning too.
+    would be lost. A model without a layer to convert gives a warning too, except to `"synchronized"`.
 
     Args:
         model: any module; a normalisation layer itself is replaced, so use what is returned.
@@ -91,7 +96,8 @@ def convert(
     Raises:
         TypeError: for an unknown option.
         ValueError: if `to` is unknown; for a lazy layer that has not seen its first input; for `"batch"`, if a layer's
-            alpha is not 0 in every channel (the network would compute something else), or an option is given.
+            alpha is not 0 in every channel (the network would compute something else), or an option is given; for
+            `"synchronized"`, if an option but `process_group` is given.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
@@ -103,9 +109,12 @@ def convert(
     if unknown:
         raise TypeError(f"options: expected some of {', '.join(UnitizationOptions.__annotations__)}, got {unknown}")
     check(to != "batch" or not options, "options", "none when converting to 'batch'", sorted(options))
+    alone = to != "synchronized" or set(options) <= {"process_group"}
+    check(alone, "options", "process_group only when converting to 'synchronized'", sorted(options))
     found = [(name, module) for name, module in model.named_modules() if _is_candidate(name, module, to)]
     made = {id(module): _replacement(name, module, to, options) for name, module in found}
-    if not made and not any(type(module) in _TARGETS[to].values() for module in model.modules()):
+    there = made or to == "synchronized" or any(type(module) in _TARGETS[to].values() for module in model.modules())
+    if not there:
         kinds = sorted({type(m).__name__ for m in model.modules() if "Norm" in type(m).__name__})
         warnings.warn(f"no layer to convert to {to!r} in {type(model).__name__}; it has {kinds}", stacklevel=2)
     for parent in list(model.modules()):
@@ -130,7 +139,7 @@ def _replacement(name: str, old: Any, to: str, options: UnitizationOptions) -> n
     kind = _TARGETS[to][type(old)]
     arguments: dict[str, Any] = {key: getattr(old, key) for key in _OPTIONS if hasattr(old, key)} | dict(options)
     group = arguments.pop("process_group", getattr(old, "process_group", None))
-    if issubclass(kind, (nn.SyncBatchNorm, SyncUnitization)):
+    if issubclass(kind, (nn.SyncBatchNorm, SyncBatchNorm, SyncUnitization)):
         arguments["process_group"] = group
     if to == "batch":
         zero = bool((old.effective_alpha == 0).all())
