@@ -81,7 +81,7 @@ def at_once(
         )
         results = tuner.fit()
     paths, failures = list(trials), {}
-    for result in results:
+    for result in (results[number] for number in range(len(results))):
         reason = words(result.error) if result.error else (result.metrics or {}).get("failure")
         if reason:
             failures[paths[(result.config or {})["number"]]] = reason
@@ -111,9 +111,7 @@ class _Telling(tune.Callback):
     def __init__(self, tell: Progress, configs: list[Config]) -> None:
         self.tell, self.configs = tell, configs
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
+    def on_trial_result(self, *_: Any, trial: Trial, result: dict[str, Any], **__: Any) -> None:
         """Tell."""
         if "seen" in result:
             self.tell(self.configs[trial.config["number"]], *result["seen"])
@@ -125,7 +123,7 @@ def connected(configs: list[Config], workers: int | None, cluster: str | None) -
     if ray.is_initialized():
         yield
         return
-    common = {"logging_level": "ERROR", "log_to_driver": False}
+    common: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     with environment(**ENVIRONMENT), handlers_kept():
         if cluster is not None:
             ray.init(address=cluster, **common)
@@ -147,7 +145,7 @@ def connected(configs: list[Config], workers: int | None, cluster: str | None) -
 
 def _gpus_each(workers: int | None, cluster: str | None) -> float:
     """GPUs for a run: one, or a share of one where this machine has fewer than runs at once."""
-    there = ray.cluster_resources().get("GPU", 0.0)
+    there = float(ray.cluster_resources().get("GPU", 0.0))  # type: ignore[no-untyped-call]
     if cluster is not None or workers is None:
         return min(1.0, there)
     return min(1.0, there / workers)
