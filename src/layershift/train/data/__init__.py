@@ -1,6 +1,35 @@
 """Data sets as Lightning data modules."""
 
+from layershift.train.data.augment import CropFlip, crop_flip
 from layershift.train.data.batches import EpochSampler, batches
+from layershift.train.data.cifar import CIFAR10Data, CIFAR100Data
 from layershift.train.data.digits import DigitsData
+from layershift.train.data.files import DataError
+from layershift.train.data.imagenet import ImageNetData
+from layershift.train.data.images import ImageData
+from layershift.train.data.mnist import FashionMNISTData, MNISTData
+from layershift.train.data.preprocess import Standardize, Whiten, contrast_normalize
+from layershift.train.data.registry import DATA
+from layershift.train.data.split import stratified_order
+from layershift.train.data.tiny_imagenet import TinyImageNetData
 
-__all__ = ["DigitsData", "EpochSampler", "batches"]
+__all__ = [
+    "DATA",
+    "CIFAR10Data",
+    "CIFAR100Data",
+    "CropFlip",
+    "DataError",
+    "DigitsData",
+    "EpochSampler",
+    "FashionMNISTData",
+    "ImageData",
+    "ImageNetData",
+    "MNISTData",
+    "Standardize",
+    "TinyImageNetData",
+    "Whiten",
+    "batches",
+    "contrast_normalize",
+    "crop_flip",
+    "stratified_order",
+]

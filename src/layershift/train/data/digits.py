@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from lightning.pytorch import LightningDataModule
-from torch import Tensor
-from torch.utils.data import DataLoader
 
 from layershift._checks import check, import_extra
-from layershift.train.data.batches import batches
+from layershift.train.data.files import Part
+from layershift.train.data.images import ImageData
 
 SIZES = {"train": 1077, "val": 270, "test": 450}
 SPLIT_SEED = 0
 """The split is the same for every method and every run's seed."""
 
 
-class DigitsData(LightningDataModule):
+class DigitsData(ImageData):
     """Digits in three disjoint parts with equal shares of each class: 1,077 to train, 270 to validate, 450 to test.
 
     Pixels are standardised with the mean and the standard deviation of all training pixels (two numbers; single pixels
@@ -42,50 +38,28 @@ class DigitsData(LightningDataModule):
         (torch.Size([128, 1, 8, 8]), torch.Size([128]), 8)
     """
 
-    in_channels = 1
-    in_features = 64
-    num_classes = 10
+    title = "digits"
+    in_channels, num_classes, side = 1, 10, 8
+    augmented = False
 
     def __init__(self, batch_size: int = 128, seed: int = 0) -> None:
-        super().__init__()
         expected = f"a number from 2 to {SIZES['train']} (the training images)"
         check(2 <= batch_size <= SIZES["train"], "batch_size", expected, batch_size)
-        self.batch_size, self.seed = batch_size, seed
-        self.parts: dict[str, tuple[Tensor, Tensor]] = {}
+        super().__init__(batch_size, seed)
 
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
-        """Load, split and standardise; once."""
-        if not self.parts:
-            device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-            self.parts = {name: (x.to(device), y.to(device)) for name, (x, y) in _split().items()}
-
-    def probe(self) -> Tensor:
-        """Images on which layers are measured: the whole validation part, always the same and in the same order."""
-        self.setup()
-        return self.parts["val"][0]
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches."""
-        return batches(self.parts["train"], self.batch_size, self.seed)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """One batch."""
-        return batches(self.parts["val"], SIZES["val"])
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """One batch."""
-        return batches(self.parts["test"], SIZES["test"])
-
-
-def _split() -> dict[str, tuple[Tensor, Tensor]]:
-    digits = import_extra("sklearn.datasets", extra="train").load_digits()
-    divide = import_extra("sklearn.model_selection", extra="train").train_test_split
-    rest, test = divide(
-        range(len(digits.target)), test_size=SIZES["test"], stratify=digits.target, random_state=SPLIT_SEED
-    )
-    train, val = divide(rest, test_size=SIZES["val"], stratify=digits.target[rest], random_state=SPLIT_SEED)
-    images = torch.from_numpy(digits.images).float().unsqueeze(1)
-    labels = torch.from_numpy(digits.target).long()
-    std, mean = torch.std_mean(images[train])
-    parts = {"train": train, "val": val, "test": test}
-    return {name: ((images[indices] - mean) / std, labels[indices]) for name, indices in parts.items()}
+    def load(self, device: torch.device) -> dict[str, Part]:
+        """The three parts, standardised."""
+        digits = import_extra("sklearn.datasets", extra="train").load_digits()
+        divide = import_extra("sklearn.model_selection", extra="train").train_test_split
+        rest, test = divide(
+            range(len(digits.target)), test_size=SIZES["test"], stratify=digits.target, random_state=SPLIT_SEED
+        )
+        train, val = divide(rest, test_size=SIZES["val"], stratify=digits.target[rest], random_state=SPLIT_SEED)
+        images = torch.from_numpy(digits.images).float().unsqueeze(1)
+        labels = torch.from_numpy(digits.target).long()
+        std, mean = torch.std_mean(images[train])
+        parts = {"train": train, "val": val, "test": test}
+        return {
+            name: (((images[indices] - mean) / std).to(device), labels[indices].to(device))
+            for name, indices in parts.items()
+        }

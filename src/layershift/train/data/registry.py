@@ -1,0 +1,24 @@
+"""Data by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lightning.pytorch import LightningDataModule
+
+from layershift.train.data.cifar import CIFAR10Data, CIFAR100Data
+from layershift.train.data.digits import DigitsData
+from layershift.train.data.imagenet import ImageNetData
+from layershift.train.data.mnist import FashionMNISTData, MNISTData
+from layershift.train.data.tiny_imagenet import TinyImageNetData
+
+DATA: dict[str, Callable[..., LightningDataModule]] = {
+    "digits": DigitsData,
+    "mnist": MNISTData,
+    "fashion_mnist": FashionMNISTData,
+    "cifar10": CIFAR10Data,
+    "cifar100": CIFAR100Data,
+    "tiny_imagenet": TinyImageNetData,
+    "imagenet": ImageNetData,
+}
+"""Called with batch_size and seed, and options of their own; torchvision is imported when it is needed."""
