@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 from layershift.nn import Unitization1d, Unitization2d
-from layershift.train.models import cifar_resnet, he_init, make_norm, moments_mlp, small_cnn
+from layershift.train.models import (
+    MODELS,
+    NormWithOptions,
+    cifar_resnet,
+    cnn11,
+    group_norm,
+    he_init,
+    imagenet_resnet,
+    make_norm,
+    moments_mlp,
+    small_cnn,
+)
 
 
 def kernels(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -72,79 +85,68 @@ def test_other_channels_and_sizes() -> None:
     assert small_cnn(3, 7, norm="batch")(torch.randn(2, 3, 20, 16)).shape == (2, 7)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_every_registered_network_is_built_from_sizes_and_a_seed(name) -> None:
+    small = {"imagenet_resnet": {"depth": 50, "width": 4}, "cnn11": {"width_factor": 0.05}}.get(name, {})
+    sizes = {"in_channels": 1, "in_features": 64, "num_classes": 7, "num_tokens": 50}
+    known = inspect.signature(MODELS[name]).parameters
+    given = {key: value for key, value in sizes.items() if key in known}
+    first, second, other = (MODELS[name](**given, **small, seed=seed) for seed in (1, 1, 2))
+    pairs = list(zip(first.parameters(), second.parameters(), other.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b, _ in pairs)
+    assert not all(torch.equal(a, c) for a, _, c in pairs)
+    assert {"norm", "seed"} <= set(known)
+
+
+@pytest.mark.parametrize("name", ["batch", "unitization", "group", "layer", "instance"])
+def test_every_normaliser_fits_every_network_of_images_and_starts_from_the_same_weights(name) -> None:
+    x = torch.randn(2, 3, 64, 64)
+    for build in (small_cnn, cifar_resnet, partial(cnn11, width_factor=1 / 4), partial(imagenet_resnet, 50, width=16)):
+        options = {"in_channels": 3, "num_classes": 5, "seed": 3}
+        model, plain = build(**options, norm=name), build(**options, norm=None)
+        assert model(x).isfinite().all()
+        mine, theirs = kernels(model), kernels(plain)
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+@pytest.mark.parametrize("name", ["batch", "unitization", "group", "layer"])
+def test_normalisers_of_dense_layers(name) -> None:
+    outputs = moments_mlp(norm=name, seed=0)(torch.randn(16, 64))
+    assert outputs.std(0).min() > 0
+
+
+def test_normalisers_by_name_are_what_their_names_say() -> None:
+    maps = torch.randn(6, 12, 5, 4, dtype=torch.float64)
+    wanted = {
+        "group": lambda x: (x.unflatten(1, (3, 4)), (2, 3, 4)),
+        "layer": lambda x: (x, (1, 2, 3)),
+        "instance": lambda x: (x, (2, 3)),
+    }
+    for name, parts in wanted.items():
+        made = make_norm(name, 12, dimensions=2).double()
+        grouped, axes = parts(maps)
+        variance, mean = torch.var_mean(grouped, axes, correction=0, keepdim=True)
+        torch.testing.assert_close(made(maps), ((grouped - mean) / (variance + 1e-5).sqrt()).reshape(maps.shape))
+        assert {p.shape for p in made.parameters()} == {torch.Size([12])}
+    rows = torch.randn(6, 12)
+    torch.testing.assert_close(make_norm("layer", 12, dimensions=1)(rows), nn.LayerNorm(12)(rows))
+
+
 def test_norm_factory() -> None:
     assert make_norm(None, 4, dimensions=1) is None
     assert isinstance(make_norm("unitization", 4, dimensions=1), Unitization1d)
     assert isinstance(make_norm("unitization", 4, dimensions=2), Unitization2d)
-    with pytest.raises(ValueError, match="norm: expected one of None, 'batch', 'unitization', got 'layer'"):
-        make_norm("layer", 4, dimensions=1)
+    assert make_norm(partial(Unitization2d, divisor="elements"), 4, dimensions=2).divisor == "elements"
+    for dimensions, kind in ((1, Unitization1d), (2, Unitization2d)):
+        made = make_norm(NormWithOptions("unitization", {"divisor": "elements"}), 4, dimensions=dimensions)
+        assert isinstance(made, kind)
+        assert made.divisor == "elements"
+    with pytest.raises(ValueError, match=r"norm: expected one of None, 'batch', .*'instance', got 'power'"):
+        make_norm("power", 4, dimensions=1)
+    with pytest.raises(ValueError, match="norm: expected one that needs no positions after a linear layer, got 'inst"):
+        make_norm("instance", 4, dimensions=1)
+    with pytest.raises(ValueError, match="norm: expected groups of more than one unit after a linear layer"):
+        moments_mlp(norm=group_norm(channels_per_group=1))
     with pytest.raises(ValueError, match="depth: expected at least one layer, got 0"):
         moments_mlp(depth=0)
-
-
-class TestResNet:
-    @pytest.mark.parametrize(
-        ("depth", "preactivation", "published"),
-        [(20, False, 0.27e6), (56, False, 0.85e6), (110, False, 1.7e6), (110, True, 1.7e6), (164, True, 1.7e6)],
-    )
-    def test_parameters_are_as_many_as_the_papers_say(self, depth, preactivation, published) -> None:
-        model = cifar_resnet(depth, preactivation=preactivation)
-        count = sum(p.numel() for p in model.parameters())
-        assert count == pytest.approx(published, rel=0.03)
-
-    @pytest.mark.parametrize(("depth", "preactivation"), [(20, False), (20, True), (164, True)])
-    def test_as_many_layers_with_weights_as_the_name_says(self, depth, preactivation) -> None:
-        model = cifar_resnet(depth, preactivation=preactivation)
-        weighted = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and "shortcut" not in n]
-        assert len(weighted) == depth
-
-    def test_stages_halve_the_map_and_double_the_channels(self) -> None:
-        shapes = []
-        for preactivation, last in ((False, 64), (True, 64)):
-            model = cifar_resnet(20, preactivation=preactivation)
-            for name in ("stage1", "stage2", "stage3"):
-                model.get_submodule(name).register_forward_hook(lambda *a: shapes.append(tuple(a[2].shape[1:])))
-            model(torch.randn(2, 3, 32, 32))
-            assert shapes == [(16, 32, 32), (32, 16, 16), (last, 8, 8)]
-            shapes.clear()
-
-    @pytest.mark.parametrize("preactivation", [False, True])
-    def test_a_block_without_weights_is_the_identity(self, preactivation) -> None:
-        model = cifar_resnet(20, preactivation=preactivation, norm=None)
-        block = model.get_submodule("stage1.1")
-        for p in block.parameters():
-            nn.init.zeros_(p)
-        x = torch.rand(2, 16, 8, 8)  # not negative: the ReLU after the sum changes nothing
-        assert torch.equal(block(x), x)
-
-    def test_a_padded_shortcut_subsamples_and_adds_zeros(self) -> None:
-        model = cifar_resnet(20, preactivation=False, norm=None)
-        block = model.get_submodule("stage2.0")
-        for p in block.parameters():
-            nn.init.zeros_(p)
-        x = torch.rand(2, 16, 8, 8)
-        expected = torch.zeros(2, 32, 4, 4)
-        expected[:, :16] = x[:, :, ::2, ::2]
-        assert torch.equal(block(x), expected)
-
-    def test_a_projected_shortcut_of_a_preactivated_block_starts_from_the_activated_input(self) -> None:
-        block = cifar_resnet(20, preactivation=True, norm=None, shortcut="projection").get_submodule("stage2.0")
-        for p in block.branch.parameters():
-            nn.init.zeros_(p)
-        x = torch.randn(2, 16, 8, 8)
-        torch.testing.assert_close(block(x), block.shortcut(x.relu()))
-
-    def test_every_normaliser_starts_from_the_same_weights(self) -> None:
-        kinds = [kernels(cifar_resnet(20, preactivation=True, norm=norm, seed=3)) for norm in ("batch", "unitization")]
-        assert kinds[0].keys() == kinds[1].keys()
-        assert all(torch.equal(kinds[0][name], kinds[1][name]) for name in kinds[0])
-
-    def test_errors_say_what_was_expected(self) -> None:
-        with pytest.raises(ValueError, match=r"depth: expected 6n \+ 2 with n ≥ 1, got 21"):
-            cifar_resnet(21)
-        with pytest.raises(ValueError, match=r"depth: expected 9n \+ 2 with n ≥ 1, got 170"):
-            cifar_resnet(170, preactivation=True)
-        with pytest.raises(ValueError, match="bottleneck: expected preactivation=True with it"):
-            cifar_resnet(164, bottleneck=True)
-        with pytest.raises(ValueError, match="shortcut: expected one of None, 'pad', 'projection', got 'A'"):
-            cifar_resnet(20, shortcut="A")

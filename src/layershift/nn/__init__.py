@@ -1,6 +1,7 @@
 """Modules: state and reduction around the formulas of `layershift.functional`."""
 
 from layershift.nn.convert import convert
+from layershift.nn.fixup import ScalarBias, ScalarScale, fixup_factor, fixup_init, fixup_slow_parameters
 from layershift.nn.normalization import (
     BatchNorm1d,
     BatchNorm2d,
@@ -10,6 +11,7 @@ from layershift.nn.normalization import (
     Unitization3d,
 )
 from layershift.nn.penalties import PER, ActivationPenalty, LayerPenalty, as_samples
+from layershift.nn.recurrent import LSTMLayer, VariationalDropout
 from layershift.nn.sliced import EppsPulley, SlicedWasserstein
 from layershift.nn.synchronized import SyncBatchNorm, SyncUnitization
 from layershift.nn.targets import RecordedTarget
@@ -22,8 +24,11 @@ __all__ = [
     "BatchNorm2d",
     "BatchNorm3d",
     "EppsPulley",
+    "LSTMLayer",
     "LayerPenalty",
     "RecordedTarget",
+    "ScalarBias",
+    "ScalarScale",
     "SlicedWasserstein",
     "SyncBatchNorm",
     "SyncUnitization",
@@ -31,6 +36,10 @@ __all__ = [
     "Unitization2d",
     "Unitization3d",
     "VarianceConstancy",
+    "VariationalDropout",
     "as_samples",
     "convert",
+    "fixup_factor",
+    "fixup_init",
+    "fixup_slow_parameters",
 ]

@@ -1,8 +1,42 @@
 """The networks of the papers, each with its normaliser as an argument."""
 
 from layershift.train.models.cnn import small_cnn
+from layershift.train.models.cnn11 import cnn11
+from layershift.train.models.imagenet_resnet import imagenet_resnet
 from layershift.train.models.mlp import moments_mlp
-from layershift.train.models.parts import NormName, he_init, make_norm
+from layershift.train.models.multiscale import (
+    crop_scores,
+    dense_scores,
+    fully_convolutional,
+    multi_scale_crops,
+    training_divisors,
+)
+from layershift.train.models.norms import GROUPINGS, group_norm
+from layershift.train.models.parts import Norm, NormName, NormWithOptions, he_init, make_norm, weight_layers
+from layershift.train.models.registry import MODELS
 from layershift.train.models.resnet import cifar_resnet
+from layershift.train.models.word_lstm import WordLSTM, word_lstm
 
-__all__ = ["NormName", "cifar_resnet", "he_init", "make_norm", "moments_mlp", "small_cnn"]
+__all__ = [
+    "GROUPINGS",
+    "MODELS",
+    "Norm",
+    "NormName",
+    "NormWithOptions",
+    "WordLSTM",
+    "cifar_resnet",
+    "cnn11",
+    "crop_scores",
+    "dense_scores",
+    "fully_convolutional",
+    "group_norm",
+    "he_init",
+    "imagenet_resnet",
+    "make_norm",
+    "moments_mlp",
+    "multi_scale_crops",
+    "small_cnn",
+    "training_divisors",
+    "weight_layers",
+    "word_lstm",
+]

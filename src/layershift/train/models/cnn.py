@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from layershift.train.models.parts import NormName, block, he_init, make_norm
+from layershift.train.models.parts import Norm, block, he_init, make_norm
 
 
 def small_cnn(
     in_channels: int = 1,
     num_classes: int = 10,
     *,
-    norm: NormName | None = None,
+    norm: Norm = None,
     widths: Sequence[int] = (32, 32, 64, 64),
     strides: Sequence[int] = (1, 1, 2, 1),
     seed: int | None = None,

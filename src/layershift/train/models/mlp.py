@@ -7,14 +7,14 @@ from collections import OrderedDict
 from torch import nn
 
 from layershift._checks import check
-from layershift.train.models.parts import NormName, block, he_init, make_norm
+from layershift.train.models.parts import Norm, block, he_init, make_norm
 
 
 def moments_mlp(
     in_features: int = 64,
     num_classes: int = 10,
     *,
-    norm: NormName | None = None,
+    norm: Norm = None,
     width: int = 100,
     depth: int = 10,
     bottleneck: int = 8,
