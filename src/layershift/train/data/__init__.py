@@ -7,10 +7,12 @@ from layershift.train.data.digits import DigitsData
 from layershift.train.data.files import DataError
 from layershift.train.data.imagenet import ImageNetData
 from layershift.train.data.images import ImageData
+from layershift.train.data.markov import MarkovWords
 from layershift.train.data.mnist import FashionMNISTData, MNISTData
 from layershift.train.data.preprocess import Standardize, Whiten, contrast_normalize
 from layershift.train.data.registry import DATA
 from layershift.train.data.split import stratified_order
+from layershift.train.data.text import PTBData, WikiText2Data, WordData
 from layershift.train.data.tiny_imagenet import TinyImageNetData
 
 __all__ = [
@@ -25,9 +27,13 @@ __all__ = [
     "ImageData",
     "ImageNetData",
     "MNISTData",
+    "MarkovWords",
+    "PTBData",
     "Standardize",
     "TinyImageNetData",
     "Whiten",
+    "WikiText2Data",
+    "WordData",
     "batches",
     "contrast_normalize",
     "crop_flip",

@@ -9,7 +9,9 @@ from lightning.pytorch import LightningDataModule
 from layershift.train.data.cifar import CIFAR10Data, CIFAR100Data
 from layershift.train.data.digits import DigitsData
 from layershift.train.data.imagenet import ImageNetData
+from layershift.train.data.markov import MarkovWords
 from layershift.train.data.mnist import FashionMNISTData, MNISTData
+from layershift.train.data.text import PTBData, WikiText2Data
 from layershift.train.data.tiny_imagenet import TinyImageNetData
 
 DATA: dict[str, Callable[..., LightningDataModule]] = {
@@ -20,5 +22,8 @@ DATA: dict[str, Callable[..., LightningDataModule]] = {
     "cifar100": CIFAR100Data,
     "tiny_imagenet": TinyImageNetData,
     "imagenet": ImageNetData,
+    "markov_words": MarkovWords,
+    "ptb": PTBData,
+    "wikitext2": WikiText2Data,
 }
 """Called with batch_size and seed, and options of their own; torchvision is imported when it is needed."""
