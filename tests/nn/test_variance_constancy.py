@@ -120,10 +120,10 @@ def test_errors_say_what_was_expected() -> None:
         VarianceConstancy(3)(torch.zeros(10, 4))
     with pytest.raises(ValueError, match="x: expected at least 10 samples, two groups of 5"):
         VarianceConstancy(4)(torch.zeros(9, 4))
-    with pytest.raises(ValueError, match="beta: expected at least min_beta, 0.001, got 0"):
+    with pytest.raises(ValueError, match=r"beta: expected at least min_beta, 0\.001, got 0"):
         VarianceConstancy(beta=0)
+    model = network()
+    model.forward = lambda x: nn.Sequential.forward(model[:6], x)
+    model.add_module("spare", nn.ReLU())
     with pytest.raises(ValueError, match="layers: expected layers that run in a forward, got 'spare'"):
-        model = network()
-        model.forward = lambda x: nn.Sequential.forward(model[:6], x)
-        model.add_module("spare", nn.ReLU())
         ls.regularize(model, VarianceConstancy(), layers="spare", weight=0.01, example=X)
