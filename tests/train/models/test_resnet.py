@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 
 from layershift.nn import ScalarBias, ScalarScale, fixup_factor, fixup_slow_parameters
@@ -197,3 +198,30 @@ def test_a_step_changes_the_function_alike_whatever_the_depth() -> None:
     fixup = [mean_change("fixup", depth) for depth in (8, 32, 74)]
     assert max(fixup) < 2 * min(fixup)
     assert mean_change("he", 32) > 100 * mean_change("he", 8)
+
+
+@pytest.mark.slow
+def test_fixup_trains_a_deep_network_that_does_not_train_from_the_usual_weights() -> None:
+    digits = load_digits()
+    x, y = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 8 - 1, torch.tensor(digits.target)
+
+    def accuracy(init: str) -> float:
+        model = cifar_resnet(56, norm=None, init=init, width=8, in_channels=1, seed=0)
+        slow, parameters = set(fixup_slow_parameters(model)), dict(model.named_parameters())
+        groups = [
+            {"params": [p for name, p in parameters.items() if name not in slow]},
+            {"params": [parameters[name] for name in slow], "lr": 0.01},
+        ]
+        optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(60):
+            batch = torch.randint(1500, (64,), generator=generator)
+            loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            return model(x[1500:]).argmax(1).eq(y[1500:]).double().mean().item()
+
+    assert accuracy("fixup") > 0.6
+    assert accuracy("he") < 0.2
