@@ -104,7 +104,7 @@ WIKITEXT2 = Corpus(
 def read_corpus(corpus: Corpus, root: Path) -> dict[str, str]:
     """The texts "train", "val" and "test".
 
-    A file that differs from the known one by its MD5 gives a warning: the order of its articles may be another.
+    Files that differ from the known ones by their MD5 give a warning.
 
     Args:
         corpus: which.
@@ -116,10 +116,9 @@ def read_corpus(corpus: Corpus, root: Path) -> dict[str, str]:
     found = _from_folders(corpus, root) or _from_archives(corpus, root)
     if found is None:
         raise DataError(corpus.absent(root))
-    for part, content in found.items():
-        digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if digest != corpus.md5.get(part, digest):
-            warnings.warn(f"{corpus.name}: {part} differs from the usual file (MD5 {digest})", stacklevel=2)
+    digests = {part: hashlib.md5(content, usedforsecurity=False).hexdigest() for part, content in found.items()}
+    if other := [part for part, digest in digests.items() if corpus.md5.get(part, digest) != digest]:
+        warnings.warn(f"{corpus.name}: {', '.join(other)} differ from the usual files by their MD5", stacklevel=2)
     try:
         return {part: content.decode("utf-8") for part, content in found.items()}
     except UnicodeDecodeError as error:
@@ -144,7 +143,9 @@ def _from_archives(corpus: Corpus, root: Path) -> dict[str, bytes] | None:
         try:
             members = dict(_members(path, wanted))
         except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error) as error:
-            raise DataError(f"{path}: not a readable archive ({error}); fetch it again") from error
+            raise DataError(
+                f"{path}: not a readable archive ({' '.join(str(error).split())[:120]}); fetch it again"
+            ) from error
         for names in corpus.layouts:
             if members.keys() >= set(names):
                 return {part: members[name] for part, name in zip(PARTS, names, strict=True)}
