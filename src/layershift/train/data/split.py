@@ -12,8 +12,9 @@ SPLIT_SEED = 0
 def stratified_order(labels: Tensor, seed: int = SPLIT_SEED) -> Tensor:
     """A random order in which classes take turns, so that every beginning of it is stratified.
 
-    The j-th sample of a class of n, counted in a random order, gets the key (j + ½)/n; keys are sorted. The first m
-    samples hold m·n/N of the class, up to 1. So subsets of different sizes are nested.
+    The j-th sample of a class of n, counted in a random order, gets the key (j + ½)/n; keys are sorted. So the first m
+    samples hold m·n/N of the class, up to 1 + K·n/(2N) for K classes, and up to 1 if all classes are of one size.
+    Smaller subsets are parts of larger ones.
 
     Args:
         labels: (N,), whole numbers that are not negative.
