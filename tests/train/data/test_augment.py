@@ -12,7 +12,9 @@ from torchvision.transforms.v2 import functional as tv
 from layershift.train.data import CropFlip, crop_flip
 
 
-def looped(images: torch.Tensor, top: torch.Tensor, left: torch.Tensor, flip: torch.Tensor, padding: int) -> torch.Tensor:
+def looped(
+    images: torch.Tensor, top: torch.Tensor, left: torch.Tensor, flip: torch.Tensor, padding: int
+) -> torch.Tensor:
     out = torch.zeros_like(images)
     n, _, height, width = images.shape
     for k in range(n):
@@ -24,15 +26,15 @@ def looped(images: torch.Tensor, top: torch.Tensor, left: torch.Tensor, flip: to
     return out
 
 
-@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 6), st.integers(1, 6), st.integers(0, 3), st.integers(0, 99))
+@given(
+    st.integers(1, 4), st.integers(1, 3), st.integers(1, 6), st.integers(1, 6), st.integers(0, 3), st.integers(0, 99)
+)
 def test_equals_a_loop(n, channels, height, width, padding, seed) -> None:
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(n, channels, height, width, generator=generator, dtype=torch.float64)
     top, left = torch.randint(2 * padding + 1, (2, n), generator=generator)
     flip = torch.randint(2, (n,), generator=generator).bool()
-    assert torch.equal(
-        crop_flip(images, top, left, flip, padding=padding), looped(images, top, left, flip, padding)
-    )
+    assert torch.equal(crop_flip(images, top, left, flip, padding=padding), looped(images, top, left, flip, padding))
 
 
 def test_equals_torchvision() -> None:
@@ -51,7 +53,9 @@ def test_draws_are_uniform() -> None:
 
 
 def test_draws_follow_seed_and_epoch() -> None:
-    drawn = {tuple(CropFlip(50, padding=4, seed=seed).draws(epoch).flatten().tolist()) for seed in (0, 1) for epoch in (0, 1)}
+    drawn = {
+        tuple(CropFlip(50, padding=4, seed=seed).draws(epoch).flatten().tolist()) for seed in (0, 1) for epoch in (0, 1)
+    }
     assert len(drawn) == 4
 
 

@@ -52,7 +52,9 @@ def test_lightning_is_left_nothing_to_replace() -> None:
 
 def test_transform_gets_samples_their_indices_and_the_epoch() -> None:
     x, y = torch.arange(8.0), torch.arange(8)
-    loader = batches((x, y), 4, seed=0, transform=lambda x, i, epoch: torch.stack([x, i.float(), torch.full_like(x, epoch)]))
+    loader = batches(
+        (x, y), 4, seed=0, transform=lambda x, i, epoch: torch.stack([x, i.float(), torch.full_like(x, epoch)])
+    )
     loader.sampler.set_epoch(7)
     for (values, indices, epochs), labels in loader:
         assert values.tolist() == indices.tolist() == labels.tolist()
@@ -60,7 +62,9 @@ def test_transform_gets_samples_their_indices_and_the_epoch() -> None:
 
 
 def test_a_batch_larger_than_the_data_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"batch_size: expected at most 10 samples in a batch of all processes, got 12"):
+    with pytest.raises(
+        ValueError, match=r"batch_size: expected at most 10 samples in a batch of all processes, got 12"
+    ):
         EpochSampler(10, 6, 0, rank=1, world=2)
     with pytest.raises(ValueError, match=r"expected at most 1 samples in a batch of all processes, got 2"):
         EpochSampler(1, 6, None, rank=1, world=2)

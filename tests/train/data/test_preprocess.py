@@ -39,7 +39,11 @@ def test_contrast_normalized_images_have_no_mean_and_one_norm(images) -> None:
 
 def test_whitened_training_data_have_the_identity_as_covariance() -> None:
     generator = torch.Generator().manual_seed(0)
-    x = (torch.randn(9000, 12, generator=generator) @ torch.randn(12, 12, generator=generator) + 3).view(-1, 3, 2, 2).double()
+    x = (
+        (torch.randn(9000, 12, generator=generator) @ torch.randn(12, 12, generator=generator) + 3)
+        .view(-1, 3, 2, 2)
+        .double()
+    )
     out = Whiten.fit(x, epsilon=0.0)(x).flatten(1)
     torch.testing.assert_close(out.T.cov(correction=0), torch.eye(12, dtype=torch.float64), atol=1e-8, rtol=0)
     torch.testing.assert_close(out.mean(0), torch.zeros(12, dtype=torch.float64), atol=1e-8, rtol=0)

@@ -47,6 +47,8 @@ class ImageNetData(LightningDataModule):
         image_size: side of the window.
         scales: shortest and longest length of the shorter side.
         validation: "none" trains on the validation images as well; see `ImageData`.
+        whole: test images come one by one, whole and in their own size, as `multi_scale_crops` and
+            `fully_convolutional` want them.
         workers: processes that read; by default one for each core, at most eight.
 
     Attributes:
@@ -79,6 +81,7 @@ class ImageNetData(LightningDataModule):
         image_size: int = 224,
         scales: tuple[int, int] = (256, 480),
         validation: Validation = "split",
+        whole: bool = False,
         workers: int | None = None,
     ) -> None:
         super().__init__()
@@ -89,7 +92,7 @@ class ImageNetData(LightningDataModule):
         self.batch_size, self.seed = batch_size, seed
         self.root, self.download = data_root(root), download
         self.wanted = {"train": train_size, "val": val_size, "test": test_size}
-        self.image_size, self.scales = image_size, (scales[0], scales[1])
+        self.image_size, self.scales, self.whole = image_size, (scales[0], scales[1]), whole
         self.held_out = validation == "split"
         self.workers = min(os.cpu_count() or 1, 8) if workers is None else workers
         self.classes: list[str] = []
@@ -154,13 +157,15 @@ class ImageNetData(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Every image once."""
+        if self.whole:
+            return self._loader("test", 1, None, whole=True)
         return self._loader("test", self.batch_size, None)
 
-    def _loader(self, part: str, batch_size: int, seed: int | None) -> DataLoader[Any]:
+    def _loader(self, part: str, batch_size: int, seed: int | None, *, whole: bool = False) -> DataLoader[Any]:
         rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         samples = self.parts[part]
         sampler = EpochSampler(len(samples), batch_size, seed, rank=rank, world=world)
-        transform = self._evaluation() if seed is None else self._augmentation()
+        transform = self._evaluation(whole=whole) if seed is None else self._augmentation()
         return DataLoader(
             ImageFiles(samples, transform, sampler, seed),
             sampler=sampler,
@@ -175,9 +180,10 @@ class ImageNetData(LightningDataModule):
         scale = v2.RandomShortestSize(list(range(shortest, longest + 1)))
         return v2.Compose([scale, v2.RandomCrop(self.image_size), v2.RandomHorizontalFlip(), *_to_tensor(v2)])  # type: ignore[no-any-return]
 
-    def _evaluation(self) -> Callable[[Any], Tensor]:
+    def _evaluation(self, *, whole: bool = False) -> Callable[[Any], Tensor]:
         v2 = import_extra("torchvision.transforms.v2", extra="train")
-        return v2.Compose([v2.Resize(self.scales[0]), v2.CenterCrop(self.image_size), *_to_tensor(v2)])  # type: ignore[no-any-return]
+        middle = [] if whole else [v2.Resize(self.scales[0]), v2.CenterCrop(self.image_size)]
+        return v2.Compose([*middle, *_to_tensor(v2)])  # type: ignore[no-any-return]
 
     def _samples(self, part: str) -> list[Sample]:
         datasets = import_extra("torchvision.datasets", extra="train")
