@@ -1,7 +1,7 @@
-"""The command line: `layershift demo | train | report | watch | --version`.
+"""The command line: `layershift demo | train | recipes | reproduce | report | watch | --version`.
 
-Commands are plain functions; jsonargparse reads the options of a run from `layershift.train.config.Config`. Rooms are
-imported when a command needs them, so that help and version are there at once.
+What the commands do is in `layershift.commands`; jsonargparse reads the options of a run from
+`layershift.train.config.Config`.
 
 Exit codes: 0 done, 1 it failed, 2 the command line makes no sense, 130 interrupted (Ctrl-C), 143 terminated.
 """
@@ -9,99 +9,20 @@ Exit codes: 0 done, 1 it failed, 2 the command line makes no sense, 130 interrup
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layershift._version import __version__
+from layershift.commands import UsageError, demo, recipes, report, reproduce, say, train, watch
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-    from layershift.train.config import Config
-    from layershift.train.methods import MethodName
-    from layershift.train.tables import Row
-
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
-
-
-class UsageError(Exception):
-    """The command line makes no sense; the message says why."""
-
-
-def demo(config: Config, *, out: Path, methods: list[MethodName], seeds: int, overwrite: bool, quiet: bool) -> None:
-    """Train every method with several seeds on handwritten digits, print a table, and write a report.
-
-    Runs that are in the folder already are kept, an interrupted one continues.
-    """
-    from layershift.report import write_report  # before the training: a missing extra shall not come as a surprise
-    from layershift.train import demo as train_all
-    from layershift.train import summarize
-
-    _check(config)
-    start = time.perf_counter()
-    try:
-        runs = train_all(config, out, methods=methods, seeds=seeds, overwrite=overwrite, progress=not quiet)
-    except KeyboardInterrupt:
-        _say(f"Finished runs are in {out}; the same command continues.", error=True)
-        raise
-    trained = time.perf_counter()
-    rows = summarize(run.store for run in runs)
-    _write_table(rows, out)
-    page = write_report([run.store for run in runs], out / "report.html")
-    kept = sum(run.state == "finished" for run in runs)
-    _show_table(rows)
-    what = f"{len(runs)} runs in {trained - start:.0f} s" + (f" ({kept} of them were there already)" if kept else "")
-    _say(f"{what}, report in {time.perf_counter() - trained:.0f} s")
-    _say(f"Open {page} in a browser; table.md and table.json lie beside it.")
-
-
-def train(config: Config, *, out: Path, resume: bool, overwrite: bool, quiet: bool) -> None:
-    """Train one network, measure its layers on the way, and test it.
-
-    The run's folder is OUT/METHOD/seedK: run.db, config.yaml, metrics.csv, checkpoints.
-    """
-    from layershift.train import train as train_one
-
-    _check(config)
-    try:
-        run = train_one(config, out, resume=resume, overwrite=overwrite, progress=not quiet)
-    except KeyboardInterrupt:
-        _say(f"What was measured is in {out / config.method / f'seed{config.seed}'}; --resume continues.", error=True)
-        raise
-    if run.state == "finished":
-        _say("This run was finished already.")
-    accuracy = f"{100 * run.test_accuracy:.2f}% ± {100 * run.test_stderr:.2f} (standard error, {run.n} samples)"
-    _say(f"{config.method}, seed {config.seed}: test accuracy {accuracy}")
-    _say(f"Everything is in {run.path}; layershift report {out} makes a page of it.")
-
-
-def report(*, paths: list[Path], out: Path | None, title: str | None) -> None:
-    """Make one page, which opens without a network, of the runs below some folders."""
-    from layershift.report import write_report
-
-    first = paths[0] if paths[0].is_dir() else paths[0].parent
-    _say(f"Open {write_report(paths, (out or first) / 'report.html', title=title)} in a browser.")
-
-
-def watch(*, path: Path, every: float, once: bool, layers: list[str], measures: list[str] | None) -> None:
-    """Show in the terminal what is being measured: the last numbers of each layer, their history, and alarms.
-
-    Ctrl-C ends it. A store that does not exist yet is waited for.
-    """
-    from layershift.watch import watch as show
-
-    if not every > 0:
-        raise UsageError(f"--every: expected a positive number of seconds, got {every}")
-    try:
-        show(path, every=every, once=once, layers=layers, measures=measures)
-    except KeyboardInterrupt:
-        return
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -147,10 +68,10 @@ def parse(arguments: Sequence[str]) -> tuple[Callable[..., None], dict[str, Any]
         raise UsageError(_usage(str(error))) from error
     options = dict(namespace[namespace.subcommand])
     command, fields = parsers[namespace.subcommand]
-    if fields:
-        from layershift.train.config import Config
-
-        options["config"] = Config(**{name: options.pop(name) for name in fields})
+    if fields:  # a recipe fills in what was not given, so defaults must not pass for given values
+        given = parser.parse_args(list(arguments), defaults=False)[namespace.subcommand]
+        options["given"] = {name: given[name] for name in fields if name in given}
+        options = {name: value for name, value in options.items() if name not in fields}
     return command, options
 
 
@@ -161,7 +82,8 @@ def build() -> tuple[ArgumentParser, dict[str, tuple[Callable[..., None], list[s
     except ModuleNotFoundError as error:
         message = 'jsonargparse is not installed; run: pip install "layershift[train]"'
         raise ModuleNotFoundError(message, name="jsonargparse") from error
-    from layershift.train.config import Config, known_fields
+    from layershift.train.config import Config, ScaleName, known_fields
+    from layershift.train.grid import ALL_METHODS
     from layershift.train.methods import METHODS
 
     parser = ArgumentParser(
@@ -191,13 +113,30 @@ def build() -> tuple[ArgumentParser, dict[str, tuple[Callable[..., None], list[s
 
     parsers: dict[str, tuple[Callable[..., None], list[str]]] = {}
     sub = add(demo, {"method", "seed"})
-    sub.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="Which methods.")
+    sub.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(ALL_METHODS), help="Which methods.")
     sub.add_argument("--seeds", type=int, default=3, help="How many seeds: 0, 1, … of each method.")
     sub.add_argument("--out", type=Path, default=Path("runs/demo"), help="The folder of runs, tables and report.")
     add_flags(sub)
     sub = add(train, set())
+    sub.add_argument("changes", nargs="*", type=str, help="Values by name, such as model_options.depth=56.")
+    sub.add_argument("--recipe", type=str, help="A row of a table: the name of a recipe, or a file of one's own.")
+    sub.add_argument("--setting", type=str, help="Which of the recipe's settings. (default: the first)")
     sub.add_argument("--out", type=Path, default=Path("runs"), help="The run is put into OUT/METHOD/seedK.")
     sub.add_argument("--resume", action="store_true", help="Continue an interrupted run; leave a finished one.")
+    add_flags(sub)
+    sub = add(recipes, None)
+    sub.add_argument("names", nargs="*", type=str, help="Recipes to show; all are listed, if none is named.")
+    sub = add(reproduce, None)
+    sub.add_argument("name", type=str, help="The recipe, such as 1/table1, or a file of one's own.")
+    sub.add_argument("changes", nargs="*", type=str, help="Values for all runs by name, such as epochs=3.")
+    sub.add_argument("--scale", type=ScaleName, default="laptop", help="smoke (seconds), laptop, or paper.")
+    sub.add_argument("--out", type=Path, help="The folder of runs and tables. (default: runs/NAME-SCALE)")
+    sub.add_argument("--methods", nargs="+", type=str, default=[], help="Only these methods.")
+    sub.add_argument("--settings", nargs="+", type=str, default=[], help="Only these settings.")
+    sub.add_argument("--seeds", type=int, help="How many seeds. (default: by scale)")
+    sub.add_argument("--data_root", type=str, help="The folder of data files that are there already.")
+    sub.add_argument("--workers", type=int, default=1, help="How many runs at a time, each in a process of its own.")
+    sub.add_argument("--cluster", type=str, help="Address of a Ray cluster that the runs are sent to.")
     add_flags(sub)
     sub = add(report, None)
     sub.add_argument("paths", nargs="+", type=Path, help="Stores, or folders with a run.db anywhere below them.")
@@ -236,13 +175,6 @@ def _formatter() -> type[argparse.HelpFormatter]:
     return Formatter
 
 
-def _check(config: Config) -> None:
-    try:
-        config.resolved()
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
 def _with_underscores(argument: str) -> str:
     """Options may be written with dashes: ``--batch-size=2`` is ``--batch_size=2``."""
     name, equals, value = argument.partition("=")
@@ -265,35 +197,8 @@ def _usage(message: str) -> str:
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    _say("layershift: " + " ".join(message.split()), error=True)
+    say("layershift: " + " ".join(message.split()), error=True)
     return code
-
-
-def _say(text: str, *, error: bool = False) -> None:
-    print(text, file=sys.stderr if error else sys.stdout, flush=True)
-
-
-def _write_table(rows: list[Row], out: Path) -> None:
-    from layershift.train.tables import as_data, markdown
-
-    (out / "table.json").write_text(json.dumps(as_data(rows), indent=2) + "\n", encoding="utf-8")
-    (out / "table.md").write_text(markdown(rows), encoding="utf-8")
-
-
-def _show_table(rows: list[Row]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from layershift.train.tables import HEADINGS, NOTE, cells
-
-    table = Table(*HEADINGS)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in rows:
-        table.add_row(*cells(row))
-    console = Console()
-    console.print(table)
-    console.print(NOTE, highlight=False)
 
 
 if __name__ == "__main__":

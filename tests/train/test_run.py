@@ -69,7 +69,7 @@ def test_the_folder_says_what_was_run(tmp_path) -> None:
     assert set(about["versions"]) >= {"python", "torch", "layershift", "lightning", "numpy"}
     with (run.path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert float(rows[-1]["test/accuracy"]) == run.test_accuracy
+    assert float(rows[-1]["test/accuracy"]) == run.result.value
     with open_store(run.path) as store:
         frame, meta = store.to_pandas(), store.meta
     assert meta["config"] == about["config"]

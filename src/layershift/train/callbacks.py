@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from layershift.measure import Estimate
 from layershift.monitor import Record, Store
-from layershift.train.module import Classifier
+from layershift.train.learner import Learner
 
 
 class StepMonitor(Protocol):
@@ -53,7 +53,7 @@ class Measuring(Callback):
 
 
 class Recording(Callback):
-    """Write the network's own numbers into the store: the estimates of `Classifier`, and the time of a step.
+    """Write the network's own numbers into the store: the estimates of `Learner`, and the time of a step.
 
     `step_seconds` is the median over the steps of an epoch in which no layer was measured: from before forward to after
     the optimiser's update, on a GPU waiting for it before and after every tenth step, and only these.
@@ -81,7 +81,7 @@ class Recording(Callback):
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Write the epoch's numbers."""
-        assert isinstance(module, Classifier)
+        assert isinstance(module, Learner)
         records = list(_records(trainer.global_step, module.estimates))
         if self.seconds:
             median, n = statistics.median(self.seconds), len(self.seconds)
@@ -94,7 +94,7 @@ class Recording(Callback):
 
     def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Write the final numbers."""
-        assert isinstance(module, Classifier)
+        assert isinstance(module, Learner)
         final = {name: estimate for name, estimate in module.estimates.items() if name.startswith("test/")}
         self.store.write(_records(trainer.global_step, final))
 
@@ -112,14 +112,15 @@ class Saving(Checkpoint):
     def __init__(self, folder: Path, seconds: float = 1.0) -> None:
         self.folder, self.seconds = folder, seconds
         self.saved = -float("inf")
-        self.best = -1.0
+        self.best = -float("inf")
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Save, where that is due; Lightning calls this after everything else that ends an epoch."""
-        assert isinstance(module, Classifier)
-        accuracy = float(module.estimates["val/accuracy"].value)
-        if accuracy > self.best:
-            self.best = accuracy
+        assert isinstance(module, Learner)
+        found = float(module.estimates[module.headline].value)
+        good = found if module.higher_is_better else -found
+        if good > self.best:
+            self.best = good
             _save(trainer, self.folder / "best.ckpt", weights_only=True)
         final = trainer.current_epoch + 1 == trainer.max_epochs
         if final or time.monotonic() - self.saved >= self.seconds:
@@ -127,7 +128,7 @@ class Saving(Checkpoint):
             self.saved = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """The best accuracy so far."""
+        """The best validation so far."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -139,7 +140,7 @@ class EpochProgress(Callback):
     """Tell a function about each finished epoch.
 
     Args:
-        tell: receives how many epochs are done and the validation accuracy.
+        tell: receives how many epochs are done and how good the network is on the validation data, by its headline.
     """
 
     def __init__(self, tell: Callable[[int, float], None]) -> None:
@@ -147,8 +148,8 @@ class EpochProgress(Callback):
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Tell."""
-        assert isinstance(module, Classifier)
-        self.tell(trainer.current_epoch + 1, float(module.estimates["val/accuracy"].value))
+        assert isinstance(module, Learner)
+        self.tell(trainer.current_epoch + 1, float(module.estimates[module.headline].value))
 
 
 def _save(trainer: Trainer, path: Path, *, weights_only: bool = False) -> None:

@@ -3,54 +3,70 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import RichProgressBar
 from torch import nn
+from torchmetrics import Metric
 
 from layershift.monitor import Monitor, Store
 from layershift.regularization import regularize
 from layershift.train.callbacks import EpochProgress, Measuring, Recording, Saving
+from layershift.train.components import build_data, build_model, build_penalty
 from layershift.train.config import Config, differences
-from layershift.train.data import DigitsData
 from layershift.train.folder import RunError, RunFolder
-from layershift.train.methods import METHODS
-from layershift.train.models import moments_mlp, small_cnn
-from layershift.train.module import Classifier
+from layershift.train.learner import Learner
 from layershift.train.trainer import cpu_threads, interruptible, make_trainer, quiet
 
+_OPTIONS = (
+    "learning_rate",
+    "momentum",
+    "nesterov",
+    "weight_decay",
+    "bias_rate",
+    "schedule",
+    "decay",
+    "warmup",
+    "seed",
+)
 
-def build_model(config: Config, data: DigitsData) -> nn.Module:
-    """The network of a configuration, initialised from its seed."""
-    norm = METHODS[config.method].norm
-    if config.model == "small_cnn":
-        return small_cnn(data.in_channels, data.num_classes, norm=norm, seed=config.seed)
-    return moments_mlp(data.in_features, data.num_classes, norm=norm, seed=config.seed)
 
-
-def build_classifier(config: Config, model: nn.Module, penalty: nn.Module | None) -> Classifier:
+def build_learner(config: Config, task: str, model: nn.Module, penalty: nn.Module | None) -> Learner:
     """The Lightning module of a configuration."""
-    assert config.learning_rate is not None
-    assert config.schedule is not None
-    assert config.learning_rate is not None
-    assert config.momentum is not None
-    module = Classifier(
-        model,
-        penalty=penalty,
-        learning_rate=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        schedule=config.schedule,
-        seed=config.seed,
-    )
-    module.config = asdict(config)
-    return module
+    options = {name: getattr(config, name) for name in _OPTIONS}
+    learner = _learner_class(task)(model, penalty=penalty, milestones=tuple(config.milestones), **options)
+    learner.config = config.identity()
+    return learner
+
+
+def _learner_class(task: str) -> Callable[..., Learner]:
+    if task == "language":
+        from layershift.train.language import LanguageModel
+
+        return LanguageModel
+    from layershift.train.module import Classifier
+
+    return Classifier
+
+
+def make_measures(names: Sequence[str]) -> list[str | Callable[[], Metric]]:
+    """What a monitor is to measure; an estimator of shift may be named behind a slash.
+
+    Example:
+        >>> make_measures(["moments", "shift/gaussian"])[0]
+        'moments'
+    """
+    from layershift.measure import Shift
+    from layershift.measure.shift import Estimator
+
+    pairs = [name.partition("/") for name in names]
+    return [partial(Shift, estimator=cast("Estimator", chosen)) if chosen else name for name, _, chosen in pairs]
 
 
 def fit(
@@ -75,12 +91,13 @@ def fit(
         KeyboardInterrupt: when interrupted; everything up to the last checkpoint is kept.
         RunError: if the checkpoint cannot be used.
     """
-    checkpoint = check_checkpoint(folder.last, asdict(config)) if continued else None
-    method, every = METHODS[config.method], config.every or 0
-    data = DigitsData(config.batch_size, config.seed)
-    model = build_model(config, data)
-    penalty = method.penalty() if method.penalty is not None else None
-    module = build_classifier(config, model, penalty)
+    checkpoint = check_checkpoint(folder.last, config.identity()) if continued else None
+    data = build_data(config)
+    data.prepare_data()
+    model = build_model(config, data.sizes)
+    penalty = build_penalty(config)
+    learner = build_learner(config, data.task, model, penalty)
+    every = _interval(config, data)
     callbacks: list[Callback] = [Recording(store, every), Saving(folder.checkpoints)]
     if progress is True:
         callbacks.append(RichProgressBar())
@@ -88,29 +105,42 @@ def fit(
         callbacks.append(EpochProgress(progress))
     with quiet(), cpu_threads(config.threads), ExitStack() as stack:
         if penalty is not None:
-            weight = config.penalty_weight or 0.0
-            module.penalty_loss = stack.enter_context(regularize(model, penalty, layers=config.layers, weight=weight))
+            layers, weight = config.definition.layers or config.layers, config.penalty_weight or 0.0
+            handle = regularize(model, penalty, layers=layers, weight=weight, example=data.probe())
+            learner.penalty_loss = stack.enter_context(handle)
         monitor = None
         if every:
-            monitor = Monitor(
-                model,
-                layers=config.layers,
-                measures=("moments", "normality", "health", "shift"),
-                store=store,
-                every=every,
-                on="probe",
-                probe=data.probe(),
-                budget=None,
-            )
-            callbacks.append(Measuring(stack.enter_context(monitor)))
+            monitor = stack.enter_context(_monitor(config, model, store, every, data.probe()))
+            callbacks.append(Measuring(monitor))
         trainer = make_trainer(config, callbacks, bar=progress is True)
         with interruptible(trainer):
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(learner, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             if monitor is not None:
                 monitor.measure(trainer.global_step)  # the trained network, whatever the number of the last step
             if isinstance(trainer.progress_bar_callback, RichProgressBar):
                 trainer.progress_bar_callback.disable()  # the test is one batch
-            trainer.test(module, datamodule=data, verbose=False)
+            trainer.test(learner, datamodule=data, verbose=False)
+
+
+def _interval(config: Config, data: Any) -> int:
+    """Steps between two measurements."""
+    if config.every != "epoch":
+        return int(config.every or 0)
+    data.setup("fit")
+    return len(data.train_dataloader())
+
+
+def _monitor(config: Config, model: nn.Module, store: Store, every: int, probe: Any) -> Monitor:
+    return Monitor(
+        model,
+        layers=config.layers,
+        measures=make_measures(config.measures),
+        store=store,
+        every=every,
+        on="probe",
+        probe=probe,
+        budget=None,
+    )
 
 
 def check_checkpoint(path: Path, config: Mapping[str, Any]) -> Path:

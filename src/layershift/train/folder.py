@@ -57,7 +57,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """`last.ckpt` to continue from, `best.ckpt` with the weights of the best validation accuracy."""
+        """`last.ckpt` to continue from, `best.ckpt` with the weights of the best validation."""
         return self.path / "checkpoints"
 
     @property
@@ -67,7 +67,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The weights of the best validation accuracy."""
+        """The weights of the best validation."""
         return self.checkpoints / "best.ckpt"
 
     def state(self) -> State:
@@ -164,8 +164,8 @@ class RunFolder:
 
 
 def folder_of(config: Config, out: str | Path) -> RunFolder:
-    """The folder of a configuration's run: ``OUT/METHOD/seedK``."""
-    return RunFolder(Path(out) / config.method / f"seed{config.seed}")
+    """The folder of a configuration's run: ``OUT/METHOD/seedK``, below a folder of its group if it has one."""
+    return RunFolder(Path(out) / config.group / config.method / f"seed{config.seed}")
 
 
 _REMEDY = "choose another folder (--out), or --overwrite to remove it"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,17 +19,14 @@ class Run(NamedTuple):
         path: its folder.
         store: its store.
         state: what its folder held before: "new" nothing, "interrupted" a part of it, "finished" all of it.
-        test_accuracy: of the trained network on the test data, between 0 and 1.
-        test_stderr: its standard error over test samples.
-        n: test samples.
+        result: what it came to on the test data, such as `"test/accuracy"` between 0 and 1, with its standard error and
+            the number of test samples.
     """
 
     path: Path
     store: Path
     state: str
-    test_accuracy: float
-    test_stderr: float
-    n: int
+    result: Record
 
 
 def train(
@@ -43,9 +39,9 @@ def train(
 ) -> Run:
     """Train one network, measure its layers on the way, and test it.
 
-    The run's folder is ``OUT/METHOD/seedK``. It holds `run.db` (all measurements), `config.yaml` (configuration,
-    versions, revision, command), `metrics.csv` and `checkpoints/`. The test accuracy is that of the weights after the
-    last epoch; nothing is chosen by it.
+    The run's folder is ``OUT/METHOD/seedK``, or ``OUT/GROUP/METHOD/seedK``. It holds `run.db` (all measurements),
+    `config.yaml` (configuration, versions, revision, command), `metrics.csv` and `checkpoints/`. The test result is
+    that of the weights after the last epoch; nothing is chosen by it.
 
     Args:
         config: what to compute.
@@ -53,11 +49,11 @@ def train(
         resume: continue an interrupted run from its last checkpoint, to the same numbers as without the interruption;
             a finished one is left as it is.
         overwrite: remove an earlier run from its folder first.
-        progress: True shows a progress bar; a function receives the number of finished epochs and the validation
-            accuracy.
+        progress: True shows a progress bar; a function receives the number of finished epochs and how good the network
+            is on the validation data.
 
     Returns:
-        Where the run lies and its test accuracy.
+        Where the run lies and what it came to.
 
     Raises:
         ValueError: if the configuration is not possible.
@@ -68,8 +64,8 @@ def train(
     Example:
         >>> import tempfile
         >>> run = train(Config(method="batch", scale="smoke"), tempfile.mkdtemp())
-        >>> run.store.name, run.state, run.n
-        ('run.db', 'new', 450)
+        >>> run.store.name, run.state, run.result.measure, run.result.n
+        ('run.db', 'new', 'test/accuracy', 450)
     """
     from layershift._checks import import_extra
 
@@ -80,13 +76,13 @@ def train(
 
     config = config.resolved()
     folder = folder_of(config, out)
-    state = folder.claim(asdict(config), resume=resume, overwrite=overwrite)
+    state = folder.claim(config.identity(), resume=resume, overwrite=overwrite)
     if state != "finished":
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
         try:
             with Store(folder.store) as store:
                 if state == "new":
-                    folder.describe(store, asdict(config), command_line())
+                    folder.describe(store, config.identity(), command_line())
                 else:
                     store.set_meta("resumed", [*store.meta.get("resumed", []), now()])
                 try:
@@ -113,8 +109,9 @@ def read_records(path: Path) -> list[Record]:
 
 def read_run(path: Path, state: str) -> Run:
     """What a finished run came to, from its store."""
-    network = (record for record in read_records(path / "run.db") if record.layer == "")
-    final = [record for record in network if record.measure == "test/accuracy"][-1]
-    assert final.stderr is not None
-    assert final.n is not None
-    return Run(path, path / "run.db", state, final.value, final.stderr, final.n)
+    tests = [r for r in read_records(path / "run.db") if r.layer == "" and r.measure in HEADLINES]
+    return Run(path, path / "run.db", state, tests[-1])
+
+
+HEADLINES = ("test/accuracy", "test/perplexity")
+"""What a run comes to, of one kind or the other."""
