@@ -189,8 +189,9 @@ class Config:
             check_options("configuration", {name: value})
             if entry:
                 value = _nested(entry, value)
-            old = getattr(config, name)
-            config = replace(config, **{name: merged(old, value) if isinstance(value, Mapping) else value})
+            old: Any = getattr(config, name)
+            new: Any = merged(old, value) if isinstance(value, Mapping) else value
+            config = replace(config, **{name: new})
         return config
 
 

@@ -37,8 +37,14 @@ class Method:
     summary: str = ""
 
 
-def _per(summary: str, **options: Any) -> Method:
-    return Method(penalty="PER", penalty_options={"reduction": "sum", **options}, penalty_weight=3e-5, summary=summary)
+def _per(summary: str, *, model_options: Mapping[str, Any] | None = None, **options: Any) -> Method:
+    return Method(
+        penalty="PER",
+        penalty_options={"reduction": "sum", **options},
+        penalty_weight=3e-5,
+        model_options=model_options or {},
+        summary=summary,
+    )
 
 
 METHODS: Mapping[str, Method] = {
@@ -75,7 +81,7 @@ METHODS: Mapping[str, Method] = {
         penalty="EppsPulley", penalty_weight=1e-3, summary="characteristic function of projections against N(0, 1)'s"
     ),
     "fixup": Method(model_options={"init": "fixup"}, summary="a residual network without normaliser, Fixup"),
-    "fixup_per": replace(_per("Fixup with exact PER", mode="exact"), model_options={"init": "fixup"}),
+    "fixup_per": _per("Fixup with exact PER", mode="exact", model_options={"init": "fixup"}),
     "recurrent_batch": Method(norm="recurrent_batch", summary="an LSTM with batch normalisation at each time step"),
 }
 
@@ -103,7 +109,7 @@ def method_of(name: str, options: Mapping[str, Any]) -> Method:
         check_choice("method_options", key, [f.name for f in fields(Method)])
     check(name in METHODS or bool(options), "method", f"one of {', '.join(METHODS)}, or method_options with it", name)
     known = METHODS.get(name, Method())
-    merged = {
+    merged: dict[str, Any] = {
         key: {**getattr(known, key), **value} if isinstance(value, Mapping) else value for key, value in options.items()
     }
     return replace(known, **merged)

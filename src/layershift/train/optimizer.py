@@ -39,7 +39,9 @@ def parameter_groups(
         >>> [(len(group["params"]), group["weight_decay"], group["lr"]) for group in groups]
         [(1, 0.1, 1), (1, 0.0, 0.5)]
     """
-    kernels, biases, others = [], [], []
+    kernels: list[nn.Parameter] = []
+    biases: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in parameters:
         small = biases if bias_rate != 1 and name.endswith(_SCALARS) else others
         (kernels if parameter.dim() >= 2 else small).append(parameter)
