@@ -63,6 +63,8 @@ class Config:
         measures: What is measured: moments, normality, health, shift; shift/critic, shift/exact and shift/gaussian name
             an estimator.
         every: Steps between two measurements, or epoch; 0 measures nothing; by scale 8, 20, 80.
+        test_scales: Lengths of images' shorter side at which the trained network is tested as well, by crops and in its
+            fully-convolutional form.
         threads: CPU threads. The products of small networks are not worth sharing: one is quicker than two, and on a
             machine that does other things as well, where threads wait for each other, many times so.
         accelerator: Where to compute: auto, cpu, gpu.
@@ -98,6 +100,7 @@ class Config:
     layers: str | list[str] = "*relu"
     measures: list[str] = field(default_factory=lambda: list(MEASURES))
     every: int | Literal["epoch"] | None = None
+    test_scales: list[int] = field(default_factory=list)
     threads: int = 1
     accelerator: str = "auto"
     devices: int = 1

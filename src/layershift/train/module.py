@@ -25,7 +25,7 @@ class Classifier(Learner):
     """Train a network to classify: cross entropy plus a penalty, SGD.
 
     The estimates are `train/loss`, `train/penalty`, `val/loss`, `val/accuracy`, `test/loss`, `test/accuracy` and, for
-    more than ten classes, `test/accuracy5`. `train/loss` is the cross entropy alone, over the batches of the epoch,
+    more than five classes, `test/accuracy5`. `train/loss` is the cross entropy alone, over the batches of the epoch,
     while the weights move.
 
     Args:
@@ -53,7 +53,7 @@ class Classifier(Learner):
     def test_step(self, batch: tuple[Tensor, Tensor]) -> None:
         """Loss and accuracy."""
         output, y = self._evaluate("test", *batch), batch[1]
-        if output.shape[1] > 10:
+        if output.shape[1] > 5:
             self.average("test_accuracy5", output.topk(5, 1).indices.eq(y.unsqueeze(1)).any(1))
 
     def _evaluate(self, stage: str, x: Tensor, y: Tensor) -> Tensor:
