@@ -88,8 +88,10 @@ def judge_claims(recipe: Recipe, cells: Sequence[Cell], scale: str) -> list[Judg
 
 
 def _compare(recipe: Recipe, claim: Claim, first: Cell, second: Cell) -> Judged:
-    sides = [[v for v in cell.values[claim.column] if not math.isnan(v)] for cell in (first, second)]
+    sides = [[v for v in cell.values[claim.column] if math.isfinite(v)] for cell in (first, second)]
     apart = difference(*sides) if all(sides) else Difference(math.nan, math.nan, math.nan)
+    if any(len(side) < len(cell.values[claim.column]) for side, cell in zip(sides, (first, second), strict=True)):
+        apart = Difference(apart.value, math.nan, math.nan)  # those that are left say nothing about the lost ones
     published = [published_number(recipe, cell.setting, cell.method, claim.column) for cell in (first, second)]
     better = recipe.columns[claim.column].better
     assert better in ("lower", "higher"), "a claim needs a column that says what is better"

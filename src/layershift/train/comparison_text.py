@@ -36,7 +36,7 @@ def markdown(table: Comparison) -> str:
             ]
         lines.append(_row(row))
     lines += ["", NOTES[recipe.kind], *_searched(table), *_missing(table), *_claims(table)]
-    return "\n".join([*lines, "", "```console", f"$ {table.command}", "```", ""])
+    return "\n".join([*lines, *_command(table), ""])
 
 
 def count(table: Comparison) -> str:
@@ -57,9 +57,9 @@ def runs_of(cell: Cell) -> int:
 
 
 def ours(cell: Cell, index: int, column: Column) -> str:
-    """Mean ± standard deviation, and how many runs came to no number, if any did."""
+    """Mean ± standard deviation of the finite numbers, and how many runs came to none, if any did."""
     values = cell.values[index]
-    spread = Spread.of(values)
+    spread = Spread.of(filter(math.isfinite, values))
     lost = len(values) - spread.n
     return pm(spread, column.places) + (f" ({lost} of {len(values)} not finite)" if lost else "")
 
@@ -112,12 +112,16 @@ def _missing(table: Comparison) -> list[str]:
     return [line for setting, why in table.missing.items() for line in ("", f"Not run: {setting or 'all'}. {why}")]
 
 
+def _command(table: Comparison) -> list[str]:
+    return ["", "```console", f"$ {table.command}", "```"] if table.command else []
+
+
 def _head(titles: Sequence[str]) -> list[str]:
     return [_row(titles), "|" + " --- |" * len(titles)]
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _weight(cell: Cell) -> str:

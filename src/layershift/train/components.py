@@ -58,7 +58,7 @@ def find(argument: str, name: str, known: Mapping[str, Any]) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"{argument}: expected one of {choices}, or a path that can be imported, got {name!r}"
+            f"{argument}: expected one of {choices}, or a path that can be imported, got {name!r} ({error})"
         ) from error
 
 

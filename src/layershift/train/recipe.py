@@ -63,7 +63,8 @@ class Recipe:
         about: what was done, what was left open and how it is settled here, in Markdown.
         config: what all runs share, at the published setting.
         scales: what the smaller scales change: fields of `Config`, and `seeds`.
-        settings: what the table's row groups change, by their titles.
+        settings: what the table's row groups change, by their titles; `penalty_weights` for those that are searched
+            there, by method.
         methods: what each method is: fields of `Method`; `title`, and `config` for what it changes of the
             configuration. A `penalty_weight` that is a list is searched on validation data.
         columns: what is read off each run.
@@ -94,10 +95,11 @@ class Recipe:
         """What a method is called in the table."""
         return str(self.methods[method].get("title", method))
 
-    def weights(self, method: str, scale: ScaleName) -> list[float]:
-        """The weights λ that are searched; one or none, if there is nothing to search."""
-        weight = self.methods[method].get("penalty_weight")
-        chosen = self.scales.get(scale, {}).get("penalty_weights", {}).get(method, weight)
+    def weights(self, method: str, setting: str, scale: ScaleName) -> list[float]:
+        """The weights λ that are searched, one or none if there is no search: the scale's, the setting's, the method's."""
+        chosen = self.methods[method].get("penalty_weight")
+        for place in (self.settings[setting], self.scales.get(scale, {})):
+            chosen = place.get("penalty_weights", {}).get(method, chosen)
         return [float(w) for w in chosen] if isinstance(chosen, list) else [] if chosen is None else [float(chosen)]
 
     def configure(
@@ -114,24 +116,32 @@ class Recipe:
 
         Returns:
             The configuration; the values of setting, method and scale are laid over the recipe's, in this order.
+
+        Raises:
+            ValueError: for a method or a setting that the recipe has not.
         """
+        from layershift._checks import check_choice
+
         setting = setting or next(iter(self.settings))
+        check_choice("method", method, tuple(self.methods))
+        check_choice("setting", setting, tuple(self.settings))
         entry = self.methods[method]
         definition = {k: v for k, v in entry.items() if k not in ("title", "config", "penalty_weight")}
-        reduced = {k: v for k, v in self.scales.get(scale, {}).items() if k not in _OF_THE_GRID}
+        rows, reduced = (_of_a_run(values) for values in (self.settings[setting], self.scales.get(scale, {})))
         within = self.scales.get(scale, {}).get("within", {})
         values: dict[str, Any] = {}
-        for layer in (self.config, self.settings[setting], entry.get("config", {}), reduced, within.get(setting, {})):
+        for layer in (self.config, rows, entry.get("config", {}), reduced, within.get(setting, {})):
             values = merged(values, layer)
         config = Config(scale=scale).changed(values)
         config = replace(config, method=method, method_options=definition, seed=seed)
-        weights = self.weights(method, scale)
+        weights = self.weights(method, setting, scale)
         chosen = weight if weight is not None else weights[0] if weights else None
         group = slug(setting) + (f"/weight{chosen:g}" if len(weights) > 1 else "")
         return replace(config, group=group, penalty_weight=chosen)
 
 
-_OF_THE_GRID = ("seeds", "penalty_weights", "within")
+def _of_a_run(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in ("seeds", "penalty_weights", "within")}
 
 
 def slug(title: str) -> str:
@@ -218,10 +228,20 @@ def parse_recipe(name: str, values: Mapping[str, Any]) -> Recipe:
 
 def _check_names(recipe: Recipe) -> None:
     from layershift._checks import check, check_choice
+    from layershift.train.statistics import check_statistic
 
     check_choice("kind", recipe.kind, ("grid", "cost"))
-    for scale in recipe.scales:
+    for scale, changes in recipe.scales.items():
         check_choice("scales", scale, tuple(SCALES))
+        for setting in changes.get("within", {}):
+            check_choice(f"scales.{scale}.within", setting, tuple(recipe.settings))
+    for place in (*recipe.scales.values(), *recipe.settings.values()):
+        for method in place.get("penalty_weights", {}):
+            check_choice("penalty_weights", method, tuple(recipe.methods))
+    for column in recipe.columns:
+        check_choice("columns.better", column.better, ("lower", "higher", None))
+        if recipe.kind == "grid":
+            check_statistic(column.statistic, column.options)
     for setting, rows in recipe.published.items():
         check_choice("published", setting, tuple(recipe.settings))
         for method, numbers in rows.items():
@@ -235,3 +255,5 @@ def _check_names(recipe: Recipe) -> None:
         for setting in claim.settings:
             check_choice("claims.settings", setting, tuple(recipe.settings))
         check(0 <= claim.column < len(recipe.columns), "claims.column", "the position of a column", claim.column)
+        directed = recipe.columns[claim.column].better is not None
+        check(directed, "claims.column", "a column that says what is better", claim.column)

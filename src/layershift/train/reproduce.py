@@ -104,9 +104,9 @@ class Grid:
     def __init__(self, recipe: Recipe, scale: ScaleName, changes: Mapping[str, Any]) -> None:
         self.recipe, self.scale, self.changes = recipe, scale, changes
 
-    def weights(self, method: str) -> list[float]:
+    def weights(self, setting: str, method: str) -> list[float]:
         """The λ that are compared."""
-        return self.recipe.weights(method, self.scale)
+        return self.recipe.weights(method, setting, self.scale)
 
     def config(self, setting: str, method: str, seed: int = 0, weight: float | None = None) -> Config:
         """One run."""
@@ -115,7 +115,7 @@ class Grid:
 
 
 def _cells(grid: Grid, places: Sequence[tuple[str, str]], seeds: int, run: Sweep) -> list[Cell]:
-    tried = {place: [grid.config(*place, weight=w) for w in grid.weights(place[1])] for place in places}
+    tried = {place: [grid.config(*place, weight=w) for w in grid.weights(*place)] for place in places}
     searches = {place: configs for place, configs in tried.items() if len(configs) > 1}
     results = iter(run([config for configs in searches.values() for config in configs]) if searches else [])
     chosen = {
@@ -136,7 +136,7 @@ def _cells(grid: Grid, places: Sequence[tuple[str, str]], seeds: int, run: Sweep
 
 
 def _seeded(grid: Grid, place: tuple[str, str], choice: int, seeds: int) -> list[Config]:
-    weights = grid.weights(place[1])
+    weights = grid.weights(*place)
     first = grid.config(*place, weight=weights[choice] if weights else None)
     return [replace(first, seed=seed) for seed in range(seeds)]
 
@@ -163,7 +163,7 @@ def _costs(grid: Grid) -> list[Cell]:
 
 def _clear(grid: Grid, places: Sequence[tuple[str, str]], seeds: int, out: str | Path) -> None:
     for place in places:
-        for choice in range(max(len(grid.weights(place[1])), 1)):
+        for choice in range(max(len(grid.weights(*place)), 1)):
             for config in _seeded(grid, place, choice, seeds):
                 folder_of(config, out).clear()
 

@@ -7,6 +7,7 @@ options; NaN says that the run has not got that far. A new one is one entry of `
 from __future__ import annotations
 
 import fnmatch
+import inspect
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -175,13 +176,26 @@ STATISTICS: Mapping[str, Callable[..., float]] = {
 }
 
 
+def check_statistic(name: str, options: Mapping[str, Any]) -> None:
+    """See that there is such a statistic and that it takes these options, before anything is trained.
+
+    Raises:
+        ValueError: if not.
+    """
+    from layershift._checks import check, check_choice
+
+    check_choice("statistic", name, tuple(STATISTICS))
+    try:
+        inspect.signature(STATISTICS[name]).bind([], **options)
+    except TypeError as error:
+        check(False, f"statistic {name}", f"its options ({error})", dict(options))
+
+
 def read_statistic(records: Sequence[Record], name: str, options: Mapping[str, Any]) -> float:
     """A statistic of a run by its name.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name or option.
     """
-    from layershift._checks import check_choice
-
-    check_choice("statistic", name, tuple(STATISTICS))
+    check_statistic(name, options)
     return STATISTICS[name](records, **options)

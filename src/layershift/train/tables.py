@@ -30,7 +30,8 @@ class Spread(NamedTuple):
         if not known:
             return cls(math.nan, math.nan, 0)
         mean = sum(known) / len(known)
-        return cls(mean, statistics.stdev(known) if len(known) > 1 else math.nan, len(known))
+        spread = len(known) > 1 and math.isfinite(mean)  # between infinite numbers there is none
+        return cls(mean, statistics.stdev(known) if spread else math.nan, len(known))
 
 
 class Row(NamedTuple):

@@ -51,12 +51,13 @@ def difference(first: Sequence[float], second: Sequence[float], *, level: float 
     if min(len(first), len(second)) < 2:
         return Difference(value, math.nan, math.nan)
     parts = [_variance(side) / len(side) for side in (first, second)]
-    if sum(parts) == 0:
+    whole = sum(parts)
+    if whole == 0:
         return Difference(value, value, value)
     from scipy.stats import t  # comes with scikit-learn, which the extra "train" brings
 
-    freedom = sum(parts) ** 2 / sum(p**2 / (len(s) - 1) for p, s in zip(parts, (first, second), strict=True))
-    half = float(t.ppf((1 + level) / 2, freedom)) * math.sqrt(sum(parts))
+    freedom = 1 / sum((p / whole) ** 2 / (len(s) - 1) for p, s in zip(parts, (first, second), strict=True))
+    half = float(t.ppf((1 + level) / 2, freedom)) * math.sqrt(whole)
     return Difference(value, value - half, value + half)
 
 
