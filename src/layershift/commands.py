@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from layershift.train.comparison import Comparison
     from layershift.train.config import Config, ScaleName
+    from layershift.train.recipe import Recipe
     from layershift.train.tables import Row
 
 
@@ -86,15 +87,14 @@ def train(
 
 def recipes(*, names: list[str]) -> None:
     """List the tables and figures that can be run, or show what some of them do."""
-    from layershift.train.recipe import load_recipe
     from layershift.train.recipe import recipes as known
 
     if not names:
         for name in known():
-            say(f"{name:<12} {load_recipe(name).title}")
+            say(f"{name:<12} {_recipe(name).title}")
         say("layershift recipes NAME shows one; layershift reproduce NAME --scale smoke|laptop|paper runs it.")
     for name in names:
-        found = load_recipe(name)
+        found = _recipe(name)
         say(f"{found.name}: {found.title}\n\n{found.about.strip()}\n")
         say(f"settings: {', '.join(s for s in found.settings if s) or 'one'}")
         say(f"methods:  {', '.join(found.methods)}")
@@ -122,10 +122,10 @@ def reproduce(
     """
     from layershift.report import write_report
     from layershift.train.comparison_text import count, markdown
-    from layershift.train.recipe import load_recipe, slug
+    from layershift.train.recipe import slug
     from layershift.train.reproduce import reproduce as run_all
 
-    recipe = load_recipe(name)
+    recipe = _recipe(name)
     out = Path("runs") / "-".join([*recipe.name.split("/"), scale]) if out is None else out
     values = parse_changes(changes) | ({} if data_root is None else {"data_root": data_root})
     try:
@@ -195,7 +195,7 @@ def parse_changes(pairs: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise UsageError(f"expected key=value, got {pair!r}")
         try:
-            changes[key] = parse_yaml(value)
+            changes[key] = value if value.startswith("*") else parse_yaml(value)  # a pattern of names, no YAML alias
         except ValueError as error:
             raise UsageError(f"{key}: {error}") from error
     return changes
@@ -210,6 +210,15 @@ def command_of(arguments: Sequence[str]) -> str:
     )
 
 
+def _recipe(name: str) -> Recipe:
+    from layershift.train.recipe import load_recipe
+
+    try:
+        return load_recipe(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
 def _configure(
     given: Mapping[str, Any],
     recipe: str | None = None,
@@ -218,13 +227,14 @@ def _configure(
 ) -> Config:
     """A configuration from a recipe, if there is one, the options that were given, and changes."""
     from layershift.train.config import Config
-    from layershift.train.recipe import load_recipe
 
     try:
         values = {**given, **(changes or {})}
         if recipe is None:
+            if setting is not None:
+                raise UsageError(f"--setting: expected --recipe with it, got {setting!r} alone")
             return Config().changed(values).resolved()
-        found = load_recipe(recipe)
+        found = _recipe(recipe)
         named = {key: values.pop(key) for key in ("method", "scale", "seed", "penalty_weight") if key in values}
         return (
             found.configure(

@@ -96,7 +96,7 @@ class Recipe:
         return str(self.methods[method].get("title", method))
 
     def weights(self, method: str, setting: str, scale: ScaleName) -> list[float]:
-        """The weights λ that are searched, one or none if there is no search: the scale's, the setting's, the method's."""
+        """The weights λ that are searched, or the only one: the scale's, else the setting's, else the method's."""
         chosen = self.methods[method].get("penalty_weight")
         for place in (self.settings[setting], self.scales.get(scale, {})):
             chosen = place.get("penalty_weights", {}).get(method, chosen)

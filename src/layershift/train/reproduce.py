@@ -61,34 +61,46 @@ def reproduce(
         The table.
 
     Raises:
-        ValueError: if the recipe or a change makes no sense, or none of its data are there.
+        ValueError: if the recipe or a change makes no sense.
+        DataError: if none of its data are there.
         RunError: if the folder holds runs of another configuration.
     """
     from layershift._checks import check, check_choice
+    from layershift.train.data.files import DataError
 
     recipe = name if isinstance(name, Recipe) else load_recipe(name)
     for method in methods:
         check_choice("methods", method, tuple(recipe.methods))
     for setting in settings:
         check_choice("settings", setting, tuple(recipe.settings))
+    for key in changes or {}:
+        given = key.partition(".")[0] in _OF_THE_GRID
+        check(not given, "changes", "values that a recipe's runs can share, not what tells them apart", repr(key))
     count = recipe.seeds_at(scale) if seeds is None else seeds
     check(count >= 1, "seeds", "at least 1", count)
     grid = Grid(recipe, scale, dict(changes or {}))
     wanted, missing = _at_hand(grid, settings or tuple(recipe.settings))
-    check(bool(wanted), "data", "the data of at least one setting", "; ".join(missing.values()))
+    if not wanted:
+        raise DataError("; ".join(dict.fromkeys(missing.values())))
 
     def run(configs: Sequence[Config]) -> list[Run]:
         return sweep_shown(configs, out, workers=workers, cluster=cluster, progress=progress)
 
     if recipe.kind == "cost":
         return _write(
-            Comparison(recipe, scale, cells := _costs(grid), judge_claims(recipe, cells, scale), missing, command), out
+            Comparison(
+                recipe, scale, cells := _costs(grid, methods), judge_claims(recipe, cells, scale), missing, command
+            ),
+            out,
         )
     places = [(setting, method) for setting in wanted for method in methods or recipe.methods]
     if overwrite:
         _clear(grid, places, count, out)
     cells = _cells(grid, places, count, run)
     return _write(Comparison(recipe, scale, cells, judge_claims(recipe, cells, scale), missing, command), out)
+
+
+_OF_THE_GRID = ("method", "method_options", "seed", "scale", "group", "penalty_weight")
 
 
 def _write(table: Comparison, out: str | Path) -> Comparison:
@@ -141,11 +153,12 @@ def _seeded(grid: Grid, place: tuple[str, str], choice: int, seeds: int) -> list
     return [replace(first, seed=seed) for seed in range(seeds)]
 
 
-def _costs(grid: Grid) -> list[Cell]:
-    """A cell a method: seconds of a step, and their ratio to the first method's in the same round."""
+def _costs(grid: Grid, chosen: Sequence[str]) -> list[Cell]:
+    """A cell a method: seconds of a step, and their ratio to the recipe's first method's in the same round."""
     from layershift.train.cost import step_seconds
 
-    methods = list(grid.recipe.methods)
+    known = list(grid.recipe.methods)
+    methods = [method for method in known if method == known[0] or method in (chosen or known)]
     configs = {method: grid.config("", method) for method in methods}
     seconds = step_seconds(configs)
     reference = seconds[methods[0]]
