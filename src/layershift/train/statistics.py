@@ -56,7 +56,8 @@ def best(records: Sequence[Record], *, measure: str, higher: bool = False) -> fl
         1.0
     """
     found = [record.value for record in records if record.layer == "" and record.measure == measure]
-    return (max if higher else min)(found, default=math.nan)
+    known = [value for value in found if not math.isnan(value)]  # which min and max let pass or not by where they stand
+    return (max if higher else min)(known, default=math.nan)
 
 
 def layer_mean(
