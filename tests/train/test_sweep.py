@@ -16,9 +16,10 @@ import torch
 
 from layershift.monitor import open_store
 from layershift.train import Config
+from layershift.train.failure import SweepError
 from layershift.train.folder import RunError, folder_of
 from layershift.train.lock import locked
-from layershift.train.sweep import SweepError, sweep
+from layershift.train.sweep import sweep
 
 CONFIG = Config(method="unitization", scale="smoke", epochs=1, every=0)
 SEEDS = [replace(CONFIG, seed=seed) for seed in range(3)]

@@ -123,7 +123,8 @@ class Saving(Checkpoint):
             self.best = good
             _save(trainer, self.folder / "best.ckpt", weights_only=True)
         final = trainer.current_epoch + 1 == trainer.max_epochs
-        if final or time.monotonic() - self.saved >= self.seconds:
+        due = final or time.monotonic() - self.saved >= self.seconds
+        if trainer.strategy.broadcast(due):  # processes save together, and each has a clock of its own
             _save(trainer, self.folder / "last.ckpt")
             self.saved = time.monotonic()
 
@@ -155,7 +156,8 @@ class EpochProgress(Callback):
 def _save(trainer: Trainer, path: Path, *, weights_only: bool = False) -> None:
     draft = path.with_suffix(".tmp")
     trainer.save_checkpoint(draft, weights_only=weights_only)
-    draft.replace(path)
+    if trainer.is_global_zero:
+        draft.replace(path)
 
 
 def _records(step: int, estimates: dict[str, Estimate]) -> Iterator[Record]:

@@ -10,19 +10,23 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics import Metric
 
-from layershift.monitor import Monitor, Store
+from layershift._checks import check
+from layershift.monitor import Monitor, Record, Store
+from layershift.nn import convert
 from layershift.regularization import regularize
 from layershift.train.callbacks import EpochProgress, Measuring, Recording, Saving
 from layershift.train.components import build_data, build_model, build_penalty
 from layershift.train.config import Config, differences
+from layershift.train.evaluation import multi_scale_records, side_of
 from layershift.train.folder import RunError, RunFolder
 from layershift.train.learner import Learner
-from layershift.train.trainer import cpu_threads, interruptible, make_trainer, quiet
+from layershift.train.processes import on_first
+from layershift.train.trainer import computing, interruptible, make_trainer, quiet
 
 _OPTIONS = (
     "learning_rate",
@@ -92,27 +96,27 @@ def fit(
         RunError: if the checkpoint cannot be used.
     """
     checkpoint = check_checkpoint(folder.last, config.identity()) if continued else None
-    data = build_data(config)
-    data.prepare_data()
-    model = build_model(config, data.sizes)
-    penalty = build_penalty(config)
-    learner = build_learner(config, data.task, model, penalty)
-    every = _interval(config, data)
-    callbacks: list[Callback] = [Recording(store, every), Saving(folder.checkpoints)]
-    if progress is True:
-        callbacks.append(RichProgressBar())
-    elif progress:
-        callbacks.append(EpochProgress(progress))
-    with quiet(), cpu_threads(config.threads), ExitStack() as stack:
+    with quiet(), computing(config), ExitStack() as stack:
+        trainer = make_trainer(config, [*_shown(progress), Saving(folder.checkpoints)], bar=progress is True)
+        data = build_data(config)
+        data.trainer = trainer  # it knows the device, and which part of a batch is this process's
+        on_first(data.prepare_data)
+        probe = data.probe().cpu()
+        model = build_model(config, data.sizes)
+        if trainer.world_size > 1:
+            model = convert(model, to="synchronized")
+        penalty = build_penalty(config)
+        learner = build_learner(config, data.task, model, penalty)
         if penalty is not None:
             layers, weight = config.definition.layers or config.layers, config.penalty_weight or 0.0
-            handle = regularize(model, penalty, layers=layers, weight=weight, example=data.probe())
+            handle = regularize(model, penalty, layers=layers, weight=weight, example=probe)
             learner.penalty_loss = stack.enter_context(handle)
-        monitor = None
+        every, monitor = _interval(config, data), None
+        callbacks: list[Callback] = [Recording(store, every)]
         if every:
-            monitor = stack.enter_context(_monitor(config, model, store, every, data.probe()))
+            monitor = stack.enter_context(_monitor(config, model, store, every, _own_part(probe, data.task, trainer)))
             callbacks.append(Measuring(monitor))
-        trainer = make_trainer(config, callbacks, bar=progress is True)
+        trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined] # before the one that saves
         with interruptible(trainer):
             trainer.fit(learner, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             if monitor is not None:
@@ -120,6 +124,37 @@ def fit(
             if isinstance(trainer.progress_bar_callback, RichProgressBar):
                 trainer.progress_bar_callback.disable()  # the test is one batch
             trainer.test(learner, datamodule=data, verbose=False)
+        if config.test_scales:
+            store.write(_multi_scale(config, model, data, trainer.global_step))
+
+
+def _shown(progress: bool | Callable[[int, float], None]) -> list[Callback]:
+    if progress is True:
+        return [RichProgressBar()]
+    return [EpochProgress(progress)] if progress else []
+
+
+def _own_part(probe: Tensor, task: str, trainer: Trainer) -> Tensor:
+    """What this process measures of a probe: measures are reduced over all of them."""
+    part = slice(trainer.global_rank, None, trainer.world_size)
+    return probe[:, part] if task == "language" else probe[part]
+
+
+def _multi_scale(config: Config, model: nn.Module, data: Any, step: int) -> list[Record]:
+    check(
+        isinstance(model, nn.Sequential), "test_scales", "a network that ends with a classifier", type(model).__name__
+    )
+    data.trainer = None  # of several processes, each looks at all of the data
+    if hasattr(data, "whole"):  # photographs in their own size, and not the middle that is tested otherwise
+        data.whole = True
+    records = multi_scale_records(
+        cast("nn.Sequential", model),
+        data.test_dataloader(),
+        scales=config.test_scales,
+        side=side_of(data.sizes),
+        step=step,
+    )
+    return list(records)
 
 
 def _interval(config: Config, data: Any) -> int:

@@ -70,6 +70,11 @@ class RunFolder:
         """The weights of the best validation."""
         return self.checkpoints / "best.ckpt"
 
+    @property
+    def lock(self) -> Path:
+        """Held while a run is computed."""
+        return self.path / ".lock"
+
     def state(self) -> State:
         """Whether a run has been here, and whether it came to its end.
 

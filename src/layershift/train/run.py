@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +11,7 @@ from layershift.train.config import Config
 
 if TYPE_CHECKING:
     from layershift.monitor import Record
+    from layershift.train.folder import RunFolder, State
 
 
 class Run(NamedTuple):
@@ -70,31 +72,63 @@ def train(
     from layershift._checks import import_extra
 
     import_extra("lightning.pytorch", extra="train")
-    from layershift.monitor import Store
-    from layershift.train.fit import fit
-    from layershift.train.folder import command_line, folder_of, now
+    from layershift.train.folder import folder_of
+    from layershift.train.launch import launch
+    from layershift.train.lock import locked
+    from layershift.train.processes import is_started, on_first, together
 
     config = config.resolved()
     folder = folder_of(config, out)
-    state = folder.claim(config.identity(), resume=resume, overwrite=overwrite)
-    if state != "finished":
-        folder.checkpoints.mkdir(parents=True, exist_ok=True)
-        try:
-            with Store(folder.store) as store:
-                if state == "new":
-                    folder.describe(store, config.identity(), command_line())
-                else:
-                    store.set_meta("resumed", [*store.meta.get("resumed", []), now()])
-                try:
-                    fit(config, folder, store, continued=state == "interrupted", progress=progress)
-                    store.set_meta("finished", now())
-                finally:
-                    folder.write_metrics(store)
-        except BaseException:
-            if not read_records(folder.store):  # it failed before the first number, over a wrong option say
-                folder.clear()
-            raise
+    if not is_started(config):
+        state = launch(config, out, resume=resume, overwrite=overwrite, progress=progress)
+        return read_run(folder.path, state)
+    with together(config) as rank, ExitStack() as stack:
+
+        def claim() -> State:
+            stack.enter_context(locked(folder.lock, what="a run"))
+            return folder.claim(config.identity(), resume=resume, overwrite=overwrite)
+
+        state = on_first(claim)
+        if state != "finished" and rank == 0:
+            _train_and_write(config, folder, state, progress)
+        elif state != "finished":
+            _train_along(config, folder, state)
     return read_run(folder.path, state)
+
+
+def _train_and_write(
+    config: Config, folder: RunFolder, state: State, progress: bool | Callable[[int, float], None]
+) -> None:
+    """What the first process does, or the only one."""
+    from layershift.monitor import Store
+    from layershift.train.fit import fit
+    from layershift.train.folder import command_line, now
+
+    folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    try:
+        with Store(folder.store) as store:
+            if state == "new":
+                folder.describe(store, config.identity(), command_line())
+            else:
+                store.set_meta("resumed", [*store.meta.get("resumed", []), now()])
+            try:
+                fit(config, folder, store, continued=state == "interrupted", progress=progress)
+                store.set_meta("finished", now())
+            finally:
+                folder.write_metrics(store)
+    except BaseException:
+        if not read_records(folder.store):  # it failed before the first number, over a wrong option say
+            folder.clear()
+        raise
+
+
+def _train_along(config: Config, folder: RunFolder, state: State) -> None:
+    """What the other processes do: they write nothing."""
+    from layershift.monitor import Store
+    from layershift.train.fit import fit
+
+    with Store(":memory:") as store:
+        fit(config, folder, store, continued=state == "interrupted")
 
 
 def read_records(path: Path) -> list[Record]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from layershift.train.config import Config
-from layershift.train.folder import RunError, folder_of
+from layershift.train.failure import SweepError, words
+from layershift.train.folder import folder_of
 from layershift.train.lock import locked
 from layershift.train.run import Run, train
 
@@ -16,22 +17,6 @@ HIDDEN = ".sweep"
 
 Progress: TypeAlias = Callable[..., None]
 """Receives a run's configuration and what `train` tells its own: finished epochs and validation accuracy."""
-
-
-class SweepError(RunError):
-    """Some runs of a sweep failed for good; the others came to their end.
-
-    Attributes:
-        failures: why, by the run's folder.
-        runs: those that are finished.
-    """
-
-    def __init__(self, failures: Mapping[Path, str], runs: Sequence[Run]) -> None:
-        self.failures, self.runs = dict(failures), list(runs)
-        total = len(self.failures) + len({run.path for run in runs})
-        why = "; ".join(f"{path}: {reason}" for path, reason in failures.items())
-        others = ", the others are finished" if runs else ""
-        super().__init__(f"{len(failures)} of {total} runs failed{others}; the same sweep again tries these: {why}")
 
 
 def sweep(
@@ -112,12 +97,6 @@ def sweep(
     if failures:
         raise SweepError(failures, list(runs.values()))
     return [runs[folder_of(config.resolved(), home).path] for config in configs]
-
-
-def words(error: BaseException) -> str:
-    """An error in one line; its type where the message alone may say too little."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError | RuntimeError) and text else f"{type(error).__name__}: {text}"
 
 
 def _trials(configs: Sequence[Config], home: Path) -> dict[Path, Config]:

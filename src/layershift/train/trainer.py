@@ -1,29 +1,47 @@
-"""Lightning's Trainer as every run here uses it, and what it needs around it: signals, threads, silence."""
+"""Lightning's Trainer as every run here uses it, and what it needs around it: signals, arithmetic, silence."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from layershift.train.config import Config
+from layershift.train.processes import environment_of, number_of_processes
 
 TERMINATED = 143
 """Exit code after SIGTERM: 128 + 15."""
 
 
 def make_trainer(config: Config, callbacks: list[Callback], *, bar: bool) -> Trainer:
-    """A Trainer that runs as long as the configuration says, on one device, and leaves no files of its own."""
+    """A Trainer that runs as long and where the configuration says, and leaves no files of its own.
+
+    Several processes train by data parallelism: each has its part of every batch, as the data modules cut it, and
+    gradients are averaged.
+
+    Args:
+        config: of the run.
+        callbacks: of the Trainer.
+        bar: show a progress bar.
+    """
     return Trainer(
         max_epochs=config.epochs,
-        accelerator="auto",
-        devices=1,
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        strategy="ddp" if number_of_processes(config) > 1 else "auto",
+        plugins=[environment_of(config)],
+        precision=config.precision,  # type: ignore[arg-type]
+        gradient_clip_val=config.gradient_clip,
+        use_distributed_sampler=False,
         logger=False,
         callbacks=callbacks,
         enable_progress_bar=bar,
@@ -48,6 +66,13 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
 
 
 @contextmanager
+def computing(config: Config) -> Iterator[None]:
+    """Compute with the configuration's number of CPU threads and, if it says so, in the same order every time."""
+    with cpu_threads(config.threads), deterministic(config.deterministic):
+        yield
+
+
+@contextmanager
 def cpu_threads(number: int) -> Iterator[None]:
     """Compute with so many CPU threads."""
     before = torch.get_num_threads()
@@ -56,6 +81,27 @@ def cpu_threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Refuse operations whose result differs from one time to the next; leave PyTorch's switches as they were.
+
+    Memory is not filled before it is written, which PyTorch would do in this mode: it costs a pass over each output,
+    and numbers do not depend on it.
+    """
+    fill: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filled, tuned = fill.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        fill.fill_uninitialized_memory, torch.backends.cudnn.benchmark = False, False
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        fill.fill_uninitialized_memory, torch.backends.cudnn.benchmark = filled, tuned
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from layershift.train.config import Config
+from layershift.train.failure import words
 from layershift.train.run import train
-from layershift.train.sweep import Progress, words
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no message to Ray's makers
@@ -37,7 +37,7 @@ def at_once(
     *,
     workers: int | None,
     cluster: str | None,
-    tell: Progress,
+    tell: Callable[..., None],
     max_failures: int,
     scratch: Path,
 ) -> dict[Path, str]:
@@ -108,10 +108,17 @@ def _run(config: Config, home: Path) -> dict[str, Any]:
 class _Telling(tune.Callback):
     """Tell the one who started the sweep what a worker reports."""
 
-    def __init__(self, tell: Progress, configs: list[Config]) -> None:
+    def __init__(self, tell: Callable[..., None], configs: list[Config]) -> None:
         self.tell, self.configs = tell, configs
 
-    def on_trial_result(self, *_: Any, trial: Trial, result: dict[str, Any], **__: Any) -> None:
+    def on_trial_result(
+        self,
+        iteration: int,  # noqa: ARG002 (the names are Ray's)
+        trials: list[Trial],  # noqa: ARG002
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,  # noqa: ARG002
+    ) -> None:
         """Tell."""
         if "seen" in result:
             self.tell(self.configs[trial.config["number"]], *result["seen"])
