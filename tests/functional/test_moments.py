@@ -41,6 +41,14 @@ def test_rows_and_pools_agree_with_scipy(shape, dtype) -> None:
     np.testing.assert_allclose(values_of(pool_moments(table, (0, 1))), scipy_moments(x), rtol=1e-10)
 
 
+def test_gradients_flow_through_the_table_and_the_input_stays() -> None:
+    x = torch.randn(2, 3, 5, dtype=torch.float64)
+    before = x.clone()
+    moment_table(x)
+    assert torch.equal(x, before)
+    assert torch.autograd.gradcheck(lambda t: moment_table(t)[1:], x.requires_grad_())
+
+
 def test_pooling_weighs_groups_by_their_size(dtype) -> None:
     short, long = torch.randn(1, 1, 3, dtype=dtype), 5 + torch.randn(1, 1, 40, dtype=dtype)
     both = MomentTable(*(torch.cat(fields) for fields in zip(moment_table(short), moment_table(long), strict=True)))

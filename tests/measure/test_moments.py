@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from layershift.functional.quantiles import quantile_sketch
 from layershift.measure import Estimate, Moments
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -204,6 +205,12 @@ class TestLargeSamples:
         assert torch.equal(whole.counts, stream.counts)
         assert int(whole.counts[0].sum()) == pytest.approx(40 * 256, rel=0.05)
         assert int(whole.counts[1].sum()) == pytest.approx(40 * 32, rel=0.05)
+
+    @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+    def test_a_units_numbers_are_every_s_th_of_its_stream(self, memory_format) -> None:
+        x = self.X.contiguous(memory_format=memory_format)
+        taken = x.transpose(0, 1)[[0, 5]].reshape(2, -1)[:, ::32]  # 33 · 31 / 32 numbers of a sample
+        assert torch.equal(self.few(x, parts=3).counts[1:], quantile_sketch(taken))
 
     def test_after_a_reset_it_begins_anew(self) -> None:
         metric = self.few(self.X[:3])

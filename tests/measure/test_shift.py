@@ -46,23 +46,27 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_gaussians_of_known_distance(estimator) -> None:
-    """N(0, I) scaled by s: W1 is |s - 1| E‖Z‖ by the potential ‖x‖, W2 is |s - 1| √d, SW1 is |s - 1| √(2/π)."""
+@pytest.mark.parametrize(
+    ("estimator", "p"), [("sliced", 1), ("sliced", 2), ("exact", 1), ("exact", 2), ("gaussian", 2)]
+)
+def test_gaussians_of_known_distance(estimator, p) -> None:
+    """N(0, I) scaled by s: W1 is |s - 1| E‖Z‖ by the potential ‖x‖, SW1 is |s - 1| √(2/π), W2 is |s - 1| √d.
+
+    Translated as well, W2² grows by the square of the length, and √d SW2 is the same.
+    """
     for seed in range(CASES):
         g = seeded(seed)
         d, s = int(torch.randint(1, 12, (), generator=g)), 0.3 + 2 * float(torch.rand((), generator=g))
+        step = (p - 1) * torch.randn(d, dtype=torch.float64, generator=g)
         z = torch.randn(200, d, dtype=torch.float64, generator=g)
-        estimate = measured((s * z, z), estimator=estimator, num_projections=48)
+        estimate = measured((s * z + step, z), estimator=estimator, p=p, num_projections=48)
         w1 = abs(s - 1) * math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
-        truth = {
-            "exact": w1,
-            "gaussian": abs(s - 1) * math.sqrt(d),
-            "sliced": abs(s - 1) * math.sqrt(2 / math.pi) / mean_projection(d),
-        }
+        w2 = math.hypot(abs(s - 1) * math.sqrt(d), float(step.norm()))
+        on_its_scale = abs(s - 1) * math.sqrt(2 / math.pi) / mean_projection(d)
+        truth = w2 if p == 2 else w1 if estimator == "exact" else on_its_scale
         assert_inside(estimate, seed)
-        assert_near(estimate, truth[estimator], seed)
-        assert estimate.lower <= truth[estimator] * (1 + 4.5 * estimate.stderr / estimate.value)
+        assert_near(estimate, truth, seed)
+        assert estimate.lower <= truth * (1 + 4.5 * estimate.stderr / estimate.value)
 
 
 @pytest.mark.parametrize("p", [1, 2])
@@ -94,6 +98,29 @@ def test_the_line_is_exact(estimator) -> None:
             assert float(estimate.value) == pytest.approx(fit, rel=1e-6)
         else:
             assert float(estimate.value) == pytest.approx(scipy.stats.wasserstein_distance(x[:, 0], y[:, 0]), rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["Gaussians", "translations", "the line"])
+@pytest.mark.parametrize("critic", [SMALL, Critic(steps=40, widths=(16, 16), learning_rate=1e-3)], ids=["certified", "clipped"])
+def test_critics_stay_inside_what_they_claim(critic, kind) -> None:
+    """The certified one below W1, the clipped one, of unknown scale, between 0 and its Lipschitz constant's bound."""
+    g = seeded(0)
+    shifts, truths = [], []
+    for _ in range(CASES):
+        x = torch.randn(64, 1 if kind == "the line" else 5, generator=g)
+        y = {
+            "Gaussians": (0.3 + 2 * torch.rand((), generator=g)) * x,
+            "translations": x + torch.randn(5, generator=g),
+            "the line": torch.randn(64, 1, generator=g).exp(),
+        }[kind]
+        shift = Shift(estimator="critic", critic=critic)
+        shift.update(y, x)
+        shifts.append(shift)
+        truths.append(ot.emd2([], [], torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").double().numpy()))
+    for estimate, truth in zip(Shift.compute_all(shifts), truths, strict=True):
+        assert estimate.lower - 4.5 * estimate.stderr <= truth if critic is SMALL else estimate.lower == 0
+        assert -4.5 * estimate.stderr <= estimate.value <= estimate.upper
+        assert critic is not SMALL or estimate.value <= truth * (1 + 1e-5)
 
 
 @pytest.mark.parametrize("p", [1, 2])

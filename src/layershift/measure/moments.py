@@ -90,7 +90,7 @@ class Moments(Metric):
         *,
         num_units: int = 8,
         quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),
-        quantile_numbers: int = 2048,
+        quantile_numbers: int = 1024,
         channel_dim: int = 1,
         **kwargs: Any,
     ) -> None:
@@ -137,11 +137,9 @@ class Moments(Metric):
         layer = _thinned(dense.reshape(1, -1), size, self.quantile_numbers, self._samples)
         quantile_sketch(layer, counts=self.counts[:1])
         if stop > 1:
-            few, before, parts = max(self.quantile_numbers // 8, 1), self._samples, []
-            for part in _in_cache(x):
-                parts.append(_thinned(part[:, units].transpose(0, 1).flatten(1), row, few, before))
-                before += len(part)
-            quantile_sketch(torch.cat(parts, 1), counts=self.counts[1:stop])
+            chosen = x.transpose(0, 1).index_select(0, units).flatten(1)
+            few = max(self.quantile_numbers // 8, 1)
+            quantile_sketch(_thinned(chosen, row, few, self._samples), counts=self.counts[1:stop])
         self._samples += len(x)
         self.numbers[0] += x.numel()
         self.numbers[1:stop] += len(x) * row
@@ -178,21 +176,19 @@ class Moments(Metric):
             The estimates of each.
         """
         rows = [1 + (m.num_units if m.unit_indices is None else len(m.unit_indices)) for m in metrics]
-        summary = summarize_moments(_unpack(torch.cat([m.sums[:r] for m, r in zip(metrics, rows, strict=True)])))
-        # Sketches are large: joining them would cost more than it saves.
-        each = zip(*(torch.split(numbers, rows) for numbers in summary), strict=True)
-        tails = [m._tail(MomentSummary(*part)) for m, part in zip(metrics, each, strict=True)]
-        value = torch.cat([summary.value, torch.cat([tail[0] for tail in tails])], 1)
-        stderr = torch.cat([summary.stderr, torch.cat([tail[1] for tail in tails])], 1)
-        parts = zip(*(torch.split(numbers, rows) for numbers in (value, stderr, summary.n)), strict=True)
+        sums, numbers, nonfinite = (
+            torch.cat([getattr(m, state)[:r] for m, r in zip(metrics, rows, strict=True)])
+            for state in ("sums", "numbers", "nonfinite")
+        )
+        summary = summarize_moments(_unpack(sums))
+        quantile, error = _quantiles(
+            metrics[0].quantiles, summary, [m.counts[:r] for m, r in zip(metrics, rows, strict=True)], numbers
+        )
+        share = (nonfinite.double() / numbers).unsqueeze(1)
+        value = torch.cat([summary.value, quantile, share], 1)
+        stderr = torch.cat([summary.stderr, error, torch.full_like(share, torch.nan)], 1)
+        parts = zip(*(torch.split(columns, rows) for columns in (value, stderr, summary.n)), strict=True)
         return [metrics[0]._named(*part) for part in parts]
-
-    def _tail(self, summary: MomentSummary) -> tuple[Tensor, Tensor]:
-        """Quantiles and the share of numbers that are not finite, with standard errors, both `(R, Q + 1)`."""
-        rows = len(summary.n)
-        quantile, error = _quantiles(self.quantiles, summary, self.counts[:rows], self.numbers[:rows])
-        share = (self.nonfinite[:rows].double() / self.numbers[:rows]).unsqueeze(1)
-        return torch.cat([quantile, share], 1), torch.cat([error, torch.full_like(share, torch.nan)], 1)
 
     def _named(self, value: Tensor, stderr: Tensor, n: Tensor) -> dict[str, Estimate]:
         """The columns by name; the first row is the layer, the others its units."""
@@ -202,9 +198,11 @@ class Moments(Metric):
             ("nonfinite", "count", "1"),
         ]
         estimates = {}
-        for (name, estimator, units), v, s in zip(described, value.unbind(1), stderr.unbind(1), strict=True):
-            estimates[name] = Estimate(v[0], s[0], n[0], estimator=estimator, units=units)
-            estimates[f"{name}/units"] = Estimate(v[1:], s[1:], n[1:], estimator=estimator, units=units)
+        for rows, suffix in ((0, ""), (slice(1, None), "/units")):
+            columns = zip(described, value[rows].unbind(-1), stderr[rows].unbind(-1), strict=True)
+            size = n[rows]
+            for (name, estimator, units), v, s in columns:
+                estimates[name + suffix] = Estimate(v, s, size, estimator=estimator, units=units)
         return estimates
 
 
@@ -221,39 +219,39 @@ def _thinned(numbers: Tensor, size: int, limit: int, samples: int) -> Tensor:
 
 
 def _quantiles(
-    quantiles: Sequence[float], summary: MomentSummary, counts: Tensor, numbers: Tensor
+    quantiles: Sequence[float], summary: MomentSummary, sketches: Sequence[Tensor], numbers: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Quantiles and their standard errors, both `(R, Q)`, from counts of some of the numbers."""
+    """Quantiles and their standard errors, both `(R, Q)`, from sketches of some of the numbers, R rows in all."""
     _, variance, _, kurtosis = summary.value.unbind(1)
     by_mean = variance / summary.stderr[:, 0].square()
     by_variance = (kurtosis - 1) * (variance / summary.stderr[:, 1]).square()
     worth = torch.maximum(torch.minimum(by_mean, by_variance).nan_to_num(0), summary.n)
-    counted = counts.sum(1).clamp(min=1)
+    counted = torch.cat([sketch.sum(1) for sketch in sketches]).clamp(min=1)
     left_out = 1 - (counted / numbers.clamp(min=1)).clamp(max=1)
     worth = torch.minimum(worth, counted)
     worth = (1 / (1 / worth + left_out / counted)).unsqueeze(1)
-    p = torch.tensor(quantiles, dtype=torch.float64, device=counts.device)
+    p = torch.tensor(quantiles, dtype=torch.float64, device=numbers.device)
     step = (p * (1 - p) / worth).sqrt()
-    low, value, high = sketch_quantile(counts, torch.cat([p - step, p.expand_as(step), p + step], 1)).chunk(3, 1)
+    wanted = torch.split(torch.cat([p - step, p.expand_as(step), p + step], 1), [len(sketch) for sketch in sketches])
+    # Sketches are large: joining them would cost more than it saves.
+    found = torch.cat([sketch_quantile(sketch, q) for sketch, q in zip(sketches, wanted, strict=True)])
+    low, value, high = found.chunk(3, 1)
     known = (p - step >= 0) & (p + step <= 1) & (summary.n > 1).unsqueeze(1)
     return value, torch.where(known, (high - low) / 2, torch.nan)
 
 
 def _in_cache(x: Tensor) -> tuple[Tensor, ...]:
     """On a CPU some samples at a time, so that what lies between two passes stays in the cache."""
-    samples = 2**17 // x[0].numel() if x.device.type == "cpu" and x.numel() > 0 else len(x)
+    samples = 2**19 // x[0].numel() if x.device.type == "cpu" and x.numel() > 0 else len(x)
     return tuple(torch.split(x, max(samples, 1)))
 
 
 def _columns(x: Tensor, units: Tensor) -> MomentTable:
     """The table of the layer and of single units, one column each."""
-    parts = []
-    for part in _in_cache(x):
-        table = moment_table(part)
-        pooled = pool_moments(table, 1, keepdim=True)
-        pairs = zip(pooled, table, strict=True)
-        parts.append([torch.cat([whole, every[:, units]], 1) for whole, every in pairs])
-    return MomentTable(*parts[0]) if len(parts) == 1 else MomentTable(*map(torch.cat, zip(*parts, strict=True)))
+    parts = [moment_table(part) for part in _in_cache(x)]
+    table = MomentTable(*map(torch.cat, zip(*parts, strict=True)))
+    layer = torch.stack(pool_moments(table, 1, keepdim=True))
+    return MomentTable(*torch.cat([layer, torch.stack(table).index_select(2, units)], 2))
 
 
 def _spread(count: int, size: int) -> Tensor:

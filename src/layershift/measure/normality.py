@@ -120,7 +120,7 @@ def _rank() -> int:
     return int(torch.distributed.get_rank()) if distributed else 0
 
 
-@lru_cache(maxsize=4)  # layers of one size follow each other; more entries would hold on to much memory
+@lru_cache(maxsize=8)  # a network has few sizes of layers, and those after the first stages are small
 def _directions(size: int, count: int, seed: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The same directions for every layer of this size, as columns."""
     generator = torch.Generator(device).manual_seed(seed)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from layershift._checks import check, check_choice
 
@@ -44,6 +45,7 @@ class LayerMetrics:
         self._before: dict[tuple[str, int], Tensor] = {}
         self._now: dict[tuple[str, int], Tensor] = {}
         self._calls = dict.fromkeys(self._metrics, 0)
+        self._first: dict[Hashable, str] = {}  # the layer that gave an output, by what identifies it
 
     @property
     def needs_reference(self) -> bool:
@@ -56,7 +58,7 @@ class LayerMetrics:
         return any(self._calls.values())
 
     def see(self, layer: str, output: Tensor) -> None:
-        """Take in an output of a layer.
+        """Take in an output of a layer; what another layer has just given (`nn.Identity`) is not measured again.
 
         Raises:
             TypeError: if it cannot be measured; the message names the layer.
@@ -64,11 +66,16 @@ class LayerMetrics:
         """
         key = (layer, self._calls[layer])
         self._calls[layer] += 1
+        first = layer if key[1] else self._first.setdefault(_identity(output), layer)
+        known = first != layer and self._calls[first] == 1
         try:
             with torch.no_grad(), torch.autocast(output.device.type, enabled=False):
-                for metric in self._metrics[layer]:
+                for i, metric in enumerate(self._metrics[layer]):
                     if not _compares(metric):
-                        metric.update(output)
+                        if known:
+                            self._metrics[layer][i] = self._metrics[first][i].clone()
+                        else:
+                            metric.update(output)
                         continue
                     if key not in self._now:  # a copy: the network may change its output in place
                         self._now[key] = output.detach().clone()
@@ -94,11 +101,19 @@ class LayerMetrics:
 
     def reset(self) -> None:
         """Begin a new step."""
-        self._now = {}
+        self._now, self._first = {}, {}
         self._calls = dict.fromkeys(self._metrics, 0)
         for metrics in self._metrics.values():
             for metric in metrics:
                 metric.reset()
+
+
+def _identity(output: Tensor) -> Hashable:
+    """Equal for two outputs only if they are the same memory, not written to in between; nothing is kept alive."""
+    if type(output) is not Tensor or output.layout != torch.strided or output.is_inference():
+        return object()
+    memory = StorageWeakRef(output.untyped_storage())  # type: ignore[no-untyped-call]
+    return memory, output.storage_offset(), output.shape, output.stride(), output.dtype, output._version
 
 
 def distributed() -> bool:

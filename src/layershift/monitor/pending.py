@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,9 +24,10 @@ class _Rows(NamedTuple):
 
 
 class _Flight(NamedTuple):
-    """A copy under way to the host; `arrived` is None where copying waits by itself."""
+    """A copy under way to the host, with each tensor's place in it; `arrived` is None where copying waits by itself."""
 
     rows: list[_Rows]
+    places: dict[int, slice]
     buffer: Tensor
     arrived: torch.Event | None
 
@@ -61,12 +63,15 @@ class Pending:
         """Start copying what was added."""
         if not self._rows:
             return
-        tensors = [tensor for rows in self._rows for tensor in rows.numbers.values()]
+        # Each once, though many estimates share one tensor of sample sizes.
+        tensors = list({id(tensor): tensor for rows in self._rows for tensor in rows.numbers.values()}.values())
         device = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), torch.device("cpu"))
         wide = torch.float32 if device.type == "mps" else torch.float64
         flat = torch.cat([tensor.reshape(-1).to(device, wide, non_blocking=True) for tensor in tensors])
+        ends = list(itertools.accumulate(tensor.numel() for tensor in tensors))
+        places = {id(tensor): slice(end - tensor.numel(), end) for tensor, end in zip(tensors, ends, strict=True)}
         rows, self._rows = self._rows, []
-        self._flights.append(_Flight(rows, *_copy_to_host(flat)))
+        self._flights.append(_Flight(rows, places, *_copy_to_host(flat)))
 
     def ready(self) -> bool:
         """Whether something has been sent, and all of it has arrived."""
@@ -92,9 +97,9 @@ def _copy_to_host(flat: Tensor) -> tuple[Tensor, torch.Event | None]:
 def _records(flight: _Flight) -> Iterator[Record]:
     if flight.arrived is not None:
         flight.arrived.synchronize()
-    numbers = iter(flight.buffer.tolist())
+    numbers = flight.buffer.tolist()
     for shared, units, tensors in flight.rows:
-        columns: dict[str, list[Any]] = {field: [next(numbers) for _ in units] for field in tensors}
+        columns: dict[str, list[Any]] = {field: numbers[flight.places[id(tensor)]] for field, tensor in tensors.items()}
         for field in columns.keys() - {"value"}:  # the only field in which NaN is a result
             columns[field] = [None if number != number else number for number in columns[field]]
         if "n" in columns:

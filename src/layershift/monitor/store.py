@@ -196,20 +196,19 @@ class Store:
             return self._connection.execute(_SELECT.format(where=where), values).fetchall()
 
     def _row(self, record: Record) -> tuple[object, ...]:
-        where = (record.layer, record.unit, record.measure)
-        how = (record.estimator, record.units)
-        series = self._id("series", "layer = ? AND unit IS ? AND measure = ?", where)
-        estimator = self._id("estimator", "name = ? AND units = ?", how)
-        value, stderr, n, lower, upper = record.value, record.stderr, record.n, record.lower, record.upper
-        return series, int(record.step), float(value), stderr, n, lower, upper, estimator
+        step, layer, measure, value, stderr, n, unit, lower, upper, name, units = record
+        where, how = (layer, unit, measure), (name, units)  # of three and of two: no two keys are equal
+        series = self._ids.get(where) or self._id("series", "layer = ? AND unit IS ? AND measure = ?", where)
+        estimator = self._ids.get(how) or self._id("estimator", "name = ? AND units = ?", how)
+        return series, int(step), float(value), stderr, n, lower, upper, estimator
 
     def _id(self, table: str, condition: str, values: tuple[object, ...]) -> int:
-        key = (table, *values)
-        if key not in self._ids:
-            marks = ", ".join("?" for _ in values)
-            self._connection.execute(f"INSERT OR IGNORE INTO {table} VALUES (NULL, {marks})", values)
-            (self._ids[key],) = self._connection.execute(f"SELECT id FROM {table} WHERE {condition}", values).fetchone()
-        return self._ids[key]
+        """The number of a series or estimator, made if it is new; SQLite counts from 1."""
+        marks = ", ".join("?" for _ in values)
+        self._connection.execute(f"INSERT OR IGNORE INTO {table} VALUES (NULL, {marks})", values)
+        (found,) = self._connection.execute(f"SELECT id FROM {table} WHERE {condition}", values).fetchone()
+        self._ids[values] = int(found)
+        return self._ids[values]
 
     def _check_writable(self) -> None:
         if self._read_only:
