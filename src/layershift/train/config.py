@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from layershift.train.hints import check_types
 from layershift.train.methods import Method, method_of
 
 ScaleName: TypeAlias = Literal["smoke", "laptop", "paper"]
@@ -132,6 +133,7 @@ class Config:
         config = replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
         values = asdict(config)
         check_choice("schedule", config.schedule, SCHEDULES)
+        check_types(config)
         for name in ("epochs", "batch_size", "threads", "devices", "num_nodes"):
             check(values[name] >= 1, name, "at least 1", values[name])
         for name in ("seed", "learning_rate", "momentum", "weight_decay", "penalty_weight", "bias_rate"):

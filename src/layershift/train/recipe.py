@@ -231,6 +231,7 @@ def _check_names(recipe: Recipe) -> None:
     from layershift.train.statistics import check_statistic
 
     check_choice("kind", recipe.kind, ("grid", "cost"))
+    check(bool(recipe.columns), "columns", "at least one", "none")
     for scale, changes in recipe.scales.items():
         check_choice("scales", scale, tuple(SCALES))
         for setting in changes.get("within", {}):
