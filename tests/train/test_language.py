@@ -137,7 +137,7 @@ class TestNetwork:
 class TestBlocks:
     def test_equal_blocks_have_the_error_of_their_means(self) -> None:
         losses = torch.rand(35, 200) + 3 * torch.rand(200)  # what blocks share does not average out inside them
-        mean = BlockMean("")
+        mean = BlockMean("", windows=1)
         for part in losses.split(50, dim=1):
             mean.update(part)
         value, stderr, n = mean.compute()[:3]
@@ -146,9 +146,28 @@ class TestBlocks:
         assert n == 200
         assert stderr > 2 * losses.std() / math.sqrt(losses.numel())
 
+    def test_a_block_is_several_windows_of_a_stream(self) -> None:
+        losses = torch.rand(12 * 5, 4) + torch.arange(4)
+        mean = BlockMean("", windows=3)
+        for repeat in range(2):
+            mean.reset()
+            for window in losses.split(5):
+                mean.update(window + repeat)
+            blocks = losses.view(4, 15, 4).mean(1).flatten()
+            value, stderr, n = mean.compute()[:3]
+            assert value.item() == pytest.approx(losses.mean().item() + repeat, rel=1e-5)
+            assert stderr.item() == pytest.approx(blocks.std().item() / 4, rel=1e-3)
+            assert n == 16
+
+    def test_a_block_that_is_not_full_counts(self) -> None:
+        mean = BlockMean("", windows=3)
+        for window in torch.arange(8.0).view(4, 2).split(1):
+            mean.update(window)
+        assert [x.item() for x in mean.compute()[:3:2]] == [3.5, 4]  # three windows and one, of two streams
+
     def test_words_weigh_the_same_in_short_blocks(self) -> None:
         long, short = torch.rand(35, 20), 5 + torch.rand(3, 20)
-        mean = BlockMean("")
+        mean = BlockMean("", windows=1)
         mean.update(long), mean.update(short)
         assert mean.compute().value.item() == pytest.approx(torch.cat([long, short]).mean().item(), rel=1e-5)
 
@@ -156,9 +175,11 @@ class TestBlocks:
         torch.manual_seed(0)
 
         def sample() -> tuple[float, float]:
-            mean = BlockMean("")
-            for length in (5, 5, 5, 2):
-                mean.update(torch.randn(length, 30) + torch.randn(30))
+            mean = BlockMean("", windows=2)
+            for _ in range(4):
+                shared = torch.randn(30)
+                for length in (5, 2):
+                    mean.update(torch.randn(length, 30) + shared)
             return mean.compute().value.item(), mean.compute().stderr.item()
 
         values, errors = torch.tensor([sample() for _ in range(400)]).T
@@ -177,7 +198,7 @@ class TestTraining:
         assert loss.value.item() == pytest.approx(losses.item(), rel=1e-5)
         assert perplexity.value.item() == pytest.approx(losses.exp().item(), rel=1e-5)
         assert perplexity.stderr.item() == pytest.approx((perplexity.value * loss.stderr).item())
-        assert loss.n == 20  # two windows of ten streams
+        assert loss.n == 10  # 59 words of each of ten streams are one block
         assert "test/loss" not in module.estimates
         assert module.headline == "val/perplexity"
 

@@ -13,7 +13,10 @@ from layershift._checks import check
 from layershift.measure import Estimate
 from layershift.train.learner import Learner, Mean
 
-BLOCKS = "mean over words; standard error over blocks, one stream's window each"
+WINDOWS = 10
+"""Windows in a block of words."""
+
+BLOCKS = f"mean over words; standard error over blocks, {WINDOWS} windows of one stream each"
 
 
 class BlockMean(Mean):
@@ -22,22 +25,34 @@ class BlockMean(Mean):
     For blocks $k$ of $n_k$ words with the sum $S_k$, mean $m=\sum S_k/\sum n_k$ and the variance of a ratio,
     $\frac{K}{K-1}\sum(S_k-m\,n_k)^2/(\sum n_k)^2$. The sample size is $K$, the number of blocks.
 
+    Args:
+        estimator: how the number is made, in words.
+        windows: successive windows that make a block of each stream. Ten of 35 words: on the Penn Treebank the error
+            from blocks of 1, 35, 350 and 700 words was found in the ratio of 1 : 1.3 : 2.3 : 2.6.
+
     Example:
-        >>> mean = BlockMean("mean over words")
+        >>> mean = BlockMean("mean over words", windows=1)
         >>> mean.update(torch.tensor([[1.0, 3.0], [1.0, 3.0]])); mean.update(torch.tensor([[2.0, 2.0]]))
         >>> [round(float(x), 4) for x in mean.compute()[:3]]
         [2.0, 0.5443, 4.0]
     """
 
-    def __init__(self, estimator: str) -> None:
+    def __init__(self, estimator: str, windows: int = WINDOWS) -> None:
         super().__init__(estimator)
+        self.windows = windows
         self.add_state("sums", torch.zeros(6), dist_reduce_fx="sum")
+        self._seen, self._words, self._open = 0, 0, torch.zeros(0)
 
     def update(self, values: Tensor) -> None:
-        """Add a window, (T, B): one block for each of B streams."""
-        blocks = values.detach().float().sum(0)
-        n = torch.full_like(blocks, len(values))
-        self.sums += torch.stack([torch.ones_like(n), n, blocks, blocks.square(), blocks * n, n.square()]).sum(1)
+        """Add a window, (T, B), the next of B streams."""
+        losses = values.detach().float().sum(0)
+        if self._seen % self.windows:
+            self.sums -= _block_sums(self._words, self._open)  # the block goes on: it comes back, longer
+            self._words, self._open = self._words + len(values), self._open + losses
+        else:
+            self._words, self._open = len(values), losses
+        self.sums += _block_sums(self._words, self._open)
+        self._seen += 1
 
     def compute(self) -> Estimate:
         """The mean over all that came since the last reset."""
@@ -45,6 +60,17 @@ class BlockMean(Mean):
         mean = total / n
         spread = (squares - 2 * mean * products + mean.square() * sizes).clamp(min=0)
         return Estimate(mean, (spread * count / (count - 1)).sqrt() / n, count, estimator=self.estimator)
+
+    def reset(self) -> None:
+        """Forget all that came."""
+        super().reset()
+        self._seen = 0
+
+
+def _block_sums(words: int, losses: Tensor) -> Tensor:
+    """Sums over blocks of 1, n, S, S², S·n and n², where each has n words."""
+    n = torch.full_like(losses, words)
+    return torch.stack([torch.ones_like(n), n, losses, losses.square(), losses * n, n.square()]).sum(1)
 
 
 class LanguageModel(Learner):
