@@ -13,6 +13,7 @@ from torch import nn
 import layershift as ls
 from layershift.functional import variance_constancy
 from layershift.nn import VarianceConstancy
+from layershift.train.models import MODELS
 
 
 def network() -> nn.Sequential:
@@ -46,6 +47,13 @@ def test_there_is_a_beta_for_each_channel_and_location_before_the_first_step() -
     channels = VarianceConstancy(sample="position")
     ls.regularize(network(), channels, layers=nn.Conv2d, weight=0.01, example=X[:1])
     assert [len(p) for p in channels.parameters()] == [3, 2]
+
+
+def test_the_papers_network_gets_the_papers_number_of_parameters() -> None:
+    """350K for the 11-layer CNN (Joo et al. 2020, section 4.3.1): one for each location and channel."""
+    penalty, example = VarianceConstancy(), torch.zeros(1, 3, 32, 32)
+    ls.regularize(MODELS["cnn11"](), penalty, layers="*conv", weight=0.01, example=example)
+    assert sum(p.numel() for p in penalty.parameters()) == 350_460
 
 
 def test_the_example_leaves_no_trace() -> None:

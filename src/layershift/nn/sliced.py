@@ -198,7 +198,7 @@ class EppsPulley(LayerPenalty):
         samples = samples.to(accumulation_dtype(samples))
         slices = shared_directions(samples, self.num_projections, self.generator)
         values = characteristic_function(_project(samples, slices).mT, num_nodes=self.num_nodes, t_max=self.t_max)
-        n = values.new_tensor(len(samples))
+        n = values.new_full((), len(samples))
         if world_size() > 1:
             n = sum_of_ranks(n)
             values = sum_of_ranks(values * len(samples)) / n
