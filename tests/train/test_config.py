@@ -42,6 +42,8 @@ def test_a_scale_leaves_nothing_open_and_overrides_nothing(scale) -> None:
         ({"milestones": [0.5, 1.5]}, r"milestones: expected parts in \(0, 1\), got \[0.5, 1.5\]"),
         ({"measures": ["moment"]}, "measures: expected one of 'moments', .*, got 'moment'"),
         ({"measures": ["health/exact"]}, "measures: expected an estimator for shift only, got 'health/exact'"),
+        ({"group": "/etc"}, "group: expected a folder inside the output's, got '/etc'"),
+        ({"group": "a/../../b"}, "group: expected a folder inside the output's, got 'a/../../b'"),
         ({"gradient_clip": 0.0}, "gradient_clip: expected a positive number, got 0.0"),
         ({"epochs": 0}, "epochs: expected at least 1, got 0"),
         ({"learning_rate": -1.0}, "learning_rate: expected a finite number that is not negative, got -1.0"),

@@ -158,6 +158,8 @@ class Config:
             "a positive number",
             config.gradient_clip,
         )
+        inside = not Path(config.group).is_absolute() and ".." not in Path(config.group).parts
+        check(inside, "group", "a folder inside the output's", repr(config.group))
         check(config.seed < 2**31, "seed", "less than 2^31", config.seed)
         penalised = method.penalty is not None
         check(penalised or not config.penalty_weight, "penalty_weight", f"0 for {self.method}", config.penalty_weight)

@@ -136,8 +136,8 @@ class Recipe:
         config = replace(config, method=method, method_options=definition, seed=seed)
         weights = self.weights(method, setting, scale)
         chosen = weight if weight is not None else weights[0] if weights else None
-        group = slug(setting) + (f"/weight{chosen:g}" if len(weights) > 1 else "")
-        return replace(config, group=group, penalty_weight=chosen)
+        parts = [slug(setting), f"weight{chosen:g}" if len(weights) > 1 else ""]
+        return replace(config, group="/".join(part for part in parts if part), penalty_weight=chosen)
 
 
 def _of_a_run(values: Mapping[str, Any]) -> dict[str, Any]:
