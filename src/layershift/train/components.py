@@ -68,7 +68,7 @@ def build_data(config: Config) -> Data:
 
     make = find("data", config.data, DATA)
     options = {"batch_size": config.batch_size, "seed": config.seed, **config.data_options}
-    if config.data_root is not None:
+    if config.data_root is not None and "root" in inspect.signature(make).parameters:  # digits need none
         options["root"] = config.data_root
     return call("data_options", make, options)  # type: ignore[no-any-return]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -68,17 +68,6 @@ def training_step(config: Config, sizes: Mapping[str, int], x: Tensor, y: Tensor
         optimizer.step()
 
     return step
-
-
-def median_ratio(seconds: Sequence[float], reference: Sequence[float]) -> float:
-    """The median over rounds of the ratio of two methods in one round.
-
-    Example:
-        >>> median_ratio([2.0, 3.0, 9.0], [1.0, 1.0, 3.0])
-        3.0
-    """
-    ratios = sorted(a / b for a, b in zip(seconds, reference, strict=True))
-    return ratios[len(ratios) // 2]
 
 
 def _device(accelerator: str) -> torch.device:
