@@ -77,6 +77,12 @@ METHODS: Mapping[str, Method] = {
         penalty_weight=1e-3,
         summary="sliced W2 between the batch's activations and N(0, I)",
     ),
+    "laplace": Method(
+        penalty="SlicedWasserstein",
+        penalty_options={"target": "laplace"},
+        penalty_weight=1e-3,
+        summary="W1 between each unit's activations and a Laplace distribution",
+    ),
     "epps_pulley": Method(
         penalty="EppsPulley", penalty_weight=1e-3, summary="characteristic function of projections against N(0, 1)'s"
     ),
