@@ -44,7 +44,7 @@ def test_a_method_is_changed_field_by_field() -> None:
     assert changed.penalty_options == {"reduction": "sum", "mode": "projections"}
     assert (changed.layers, changed.penalty_weight) == ("*conv", METHODS["per"].penalty_weight)
     assert METHODS["per"].penalty_options["mode"] == "exact"
-    with pytest.raises(ValueError, match="method: expected one of vanilla, .*, or method_options with it, got mine"):
+    with pytest.raises(ValueError, match=r"method: expected one of vanilla, .*, or method_options with it, got mine"):
         method_of("mine", {})
-    with pytest.raises(ValueError, match="method_options: expected one of 'norm', .*, got 'penalties'"):
+    with pytest.raises(ValueError, match=r"method_options: expected one of 'norm', .*, got 'penalties'"):
         method_of("mine", {"penalties": "PER"})
