@@ -36,7 +36,7 @@ def test_help_explains_every_option() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["train", "--method", "nothing"], 2, "--method"),
+        (["train", "--method", "nothing"], 2, "method: expected one of vanilla"),
         (["train", "--epochs", "0"], 2, "epochs: expected at least 1, got 0"),
         (["dance"], 2, "invalid choice: 'dance'"),
         (["report", "nowhere"], 1, "nowhere"),
