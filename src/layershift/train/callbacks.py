@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -47,7 +48,7 @@ class Measuring(Callback):
         with self.monitor.step(trainer.global_step):
             pass
 
-    def on_validation_end(self, *_: Any) -> None:
+    def on_train_epoch_end(self, *_: Any) -> None:
         """Write what was measured before a checkpoint says that it was."""
         self.monitor.flush()
 
@@ -79,7 +80,7 @@ class Recording(Callback):
         if self.start is not None:
             self.seconds.append(_clock(module.device) - self.start)
 
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Write the epoch's numbers."""
         assert isinstance(module, Learner)
         records = list(_records(trainer.global_step, module.estimates))
@@ -117,8 +118,7 @@ class Saving(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Save, where that is due; Lightning calls this after everything else that ends an epoch."""
         assert isinstance(module, Learner)
-        found = float(module.estimates[module.headline].value)
-        good = found if module.higher_is_better else -found
+        good = _goodness(module)
         if good > self.best:
             self.best = good
             _save(trainer, self.folder / "best.ckpt", weights_only=True)
@@ -147,10 +147,18 @@ class EpochProgress(Callback):
     def __init__(self, tell: Callable[[int, float], None]) -> None:
         self.tell = tell
 
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Tell."""
         assert isinstance(module, Learner)
-        self.tell(trainer.current_epoch + 1, float(module.estimates[module.headline].value))
+        found = module.estimates.get(module.headline)
+        self.tell(trainer.current_epoch + 1, math.nan if found is None else float(found.value))
+
+
+def _goodness(module: Learner) -> float:
+    """More is better; NaN, which is no better than anything, without validation data."""
+    found = module.estimates.get(module.headline)
+    sign = 1 if module.higher_is_better else -1
+    return math.nan if found is None else sign * float(found.value)
 
 
 def _save(trainer: Trainer, path: Path, *, weights_only: bool = False) -> None:

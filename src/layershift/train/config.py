@@ -141,7 +141,7 @@ class Config:
         check(0 <= config.warmup <= 1, "warmup", "a number in [0, 1]", config.warmup)
         decays = config.decay if isinstance(config.decay, list) else [config.decay] * len(config.milestones)
         check(all(0 < decay <= 1 for decay in decays), "decay", "numbers in (0, 1]", config.decay)
-        check(isinstance(config.decay, float) or config.schedule == "step", "decay", "one number", config.decay)
+        check(isinstance(config.decay, float) or config.schedule != "plateau", "decay", "one number", config.decay)
         several = len(decays) == len(config.milestones)
         check(several or config.schedule != "step", "decay", "a number, or one for each milestone", config.decay)
         check(all(0 < part < 1 for part in config.milestones), "milestones", "parts in (0, 1)", config.milestones)
@@ -211,14 +211,17 @@ def check_options(argument: str, options: Mapping[str, Any]) -> None:
 
 
 def merged(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, Any]:
-    """One mapping over another, mappings inside them likewise.
+    """One mapping over another, mappings inside them likewise; None takes an entry away.
 
     Example:
-        >>> merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}})
+        >>> merged({"a": {"b": 1, "c": 2}, "d": 4}, {"a": {"c": 3}, "d": None})
         {'a': {'b': 1, 'c': 3}}
     """
     result = dict(old or {})
     for key, value in new.items():
+        if value is None:
+            result.pop(key, None)
+            continue
         inner = result.get(key)
         result[key] = merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
     return result

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from layershift._checks import check
 from layershift.train.comparison import Cell, Comparison, as_data, judge_claims
 from layershift.train.comparison_text import markdown
 from layershift.train.config import Config, ScaleName
@@ -65,7 +66,7 @@ def reproduce(
         DataError: if none of its data are there.
         RunError: if the folder holds runs of another configuration.
     """
-    from layershift._checks import check, check_choice
+    from layershift._checks import check_choice
     from layershift.train.data.files import DataError
 
     recipe = name if isinstance(name, Recipe) else load_recipe(name)
@@ -185,7 +186,9 @@ def _goodness(run: Run) -> float:
     """How good a run is on the validation data after its last epoch; a run that broke is the worst."""
     records = read_records(run.store)
     by_accuracy = run.result.measure == "test/accuracy"
-    value = last(records, measure="val/accuracy" if by_accuracy else "val/loss", factor=1 if by_accuracy else -1)
+    measure = "val/accuracy" if by_accuracy else "val/loss"
+    check(any(r.measure == measure for r in records), "data_options", "validation data, to choose λ by", "none")
+    value = last(records, measure=measure, factor=1 if by_accuracy else -1)
     return -math.inf if math.isnan(value) else value
 
 
