@@ -121,6 +121,18 @@ def test_the_architecture_is_that_of_appendix_b() -> None:
     assert float(variance) == pytest.approx(2 / (64 * 9), rel=0.05)  # He
 
 
+def test_convolutions_of_large_batches_are_those_of_small_ones(monkeypatch) -> None:
+    critics = StackedCritics(3, torch.zeros(1), (4, 6, 5), widths=(6, 8), normalized=False, sigmoid=True, seed=0)
+    for weight in critics.weights:
+        weight.data.add_(0.1 * torch.randn(weight.shape))  # a critic of its own for each layer
+    x, found = torch.randn(3, 10, 4, 6, 5), []
+    for large in (0, 2**16):
+        monkeypatch.setattr("layershift.measure.stacked._LARGE", large)
+        out = critics(x)
+        found.append([out, *torch.autograd.grad(out.sum(), critics.parameters)])
+    torch.testing.assert_close(*found)
+
+
 def test_weights_stay_clipped_and_ascent_ascends() -> None:
     g = torch.Generator().manual_seed(0)
     x = torch.randn(64, 8, generator=g)

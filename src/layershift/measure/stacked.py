@@ -11,6 +11,8 @@ from torch import Tensor
 from layershift._seeds import derive_seed
 from layershift.functional.lipschitz import convolution_norm_bound, linear_norm
 
+_LARGE = 2**16  # numbers of a layer's batch
+
 
 class StackedCritics:
     """L critics for samples of one shape: convolutions or dense layers, then one linear unit.
@@ -124,7 +126,7 @@ class StackedCritics:
 
 def _convolutions(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     """Each layer's own convolution, `(L, B, C, H, W)` to `(L, B, O, H', W')`."""
-    if x.device.type == "cpu":  # grouped convolutions are slower there than one after another
+    if x.device.type == "cpu" and x[0].numel() > _LARGE:  # beyond, grouping is slower
         each = zip(x, weight, bias, strict=True)
         return torch.stack([torch.nn.functional.conv2d(*one, stride=stride, padding=1) for one in each])
     copies = len(x)
