@@ -66,7 +66,7 @@ class Pretended:
         for config in configs:
             folder = folder_of(config, out)
             folder.path.mkdir(parents=True, exist_ok=True)
-            records = [Record(9, "", name, value) for name, value in self.numbers(config).items()]
+            records = [Record(9, "", name, value) for name, value in {"val/loss": 1.0, **self.numbers(config)}.items()]
             folder.store.unlink(missing_ok=True)
             with Store(folder.store) as store:
                 store.write(records)
@@ -105,14 +105,21 @@ def test_the_coefficient_is_chosen_by_validation_and_never_by_test(monkeypatch, 
     assert [cell.values[0][0] for cell in table.cells] == pytest.approx([50, 90, 50, 90])
 
 
-@pytest.mark.parametrize("broken", [math.nan, None])
-def test_a_run_that_broke_is_never_chosen(broken: float | None, monkeypatch, tmp_path) -> None:
+@pytest.mark.parametrize("broken", [{"val/accuracy": math.nan}, {"val/accuracy": 0.5, "val/loss": math.nan}])
+def test_a_run_that_broke_is_never_chosen(broken: dict[str, float], monkeypatch, tmp_path) -> None:
+    """Nor one whose scores are NaN, some of which are right by chance."""
+
     def numbers(config: Config) -> dict[str, float]:
-        value = broken if config.penalty_weight == 1e-2 else 0.1
-        return {**({} if value is None else {"val/accuracy": value}), "test/accuracy": 0.5}
+        return {**(broken if config.penalty_weight == 1e-2 else {"val/accuracy": 0.1}), "test/accuracy": 0.5}
 
     monkeypatch.setattr(module, "sweep_shown", Pretended(numbers))
     assert chosen(reproduce(recipe(), tmp_path)) == [1e-4, 1e-4]
+
+
+def test_nothing_is_chosen_without_validation_data(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(module, "sweep_shown", Pretended(lambda config: {"test/accuracy": 0.5}))
+    with pytest.raises(ValueError, match=r"^data_options: expected validation data, to choose λ by, got none$"):
+        reproduce(recipe(), tmp_path)
 
 
 def test_settings_are_searched_apart_and_ties_go_to_the_first(monkeypatch, tmp_path) -> None:

@@ -188,8 +188,10 @@ def _goodness(run: Run) -> float:
     by_accuracy = run.result.measure == "test/accuracy"
     measure = "val/accuracy" if by_accuracy else "val/loss"
     check(any(r.measure == measure for r in records), "data_options", "validation data, to choose λ by", "none")
-    value = last(records, measure=measure, factor=1 if by_accuracy else -1)
-    return -math.inf if math.isnan(value) else value
+    value, loss = last(records, measure=measure), last(records, measure="val/loss")
+    if not (math.isfinite(value) and math.isfinite(loss)):  # scores that are NaN are right by chance
+        return -math.inf
+    return value if by_accuracy else -value
 
 
 def _read(recipe: Recipe, runs: Sequence[Run]) -> list[list[float]]:
