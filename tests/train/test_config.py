@@ -82,7 +82,7 @@ def test_changes_reach_into_mappings_and_name_what_is_unknown() -> None:
     assert changed.model_options == {"depth": 20, "init": "fixup"}
     assert (changed.data_options, changed.epochs) == ({"train_size": 5}, 3)
     assert config.model_options == {"depth": 20, "init": "he"}
-    with pytest.raises(ValueError, match="configuration: expected one of .*, got 'epoch'"):
+    with pytest.raises(ValueError, match=r"configuration: expected one of .*, got 'epoch'"):
         config.changed({"epoch": 3})
 
 

@@ -11,8 +11,8 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from layershift.train.data import DigitsData
-from layershift.train.models import moments_mlp
 from layershift.train.learner import Mean
+from layershift.train.models import moments_mlp
 from layershift.train.module import Classifier
 from layershift.train.optimizer import Schedule
 
@@ -50,7 +50,7 @@ def test_schedules() -> None:
     assert paper == pytest.approx([0.05, 0.05, 0.01, 0.01, 0.002, 0.002, 0.0004, 0.0004])
     assert Schedule("constant", 10)(9) == 1
     assert Schedule("cosine", 10)(10) == pytest.approx(0)
-    with pytest.raises(ValueError, match="schedule: expected one of 'cosine', 'step', 'plateau', 'constant', got 'linear'"):
+    with pytest.raises(ValueError, match=r"schedule: expected one of 'cosine', .*, got 'linear'"):
         Classifier(nn.Linear(1, 1), schedule="linear")
 
 
