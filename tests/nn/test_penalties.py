@@ -49,6 +49,7 @@ def test_activation_penalties_are_means_of_powers() -> None:
     torch.testing.assert_close(ActivationPenalty(1)(x), x.abs().mean())
     torch.testing.assert_close(ActivationPenalty(2)(x), x.square().mean())
     torch.testing.assert_close(ActivationPenalty(3, reduction="sum")(x), x.abs().pow(3).sum() / 4)
+    torch.testing.assert_close(ActivationPenalty(1, reduction="total")(x), x.abs().sum())
     assert ActivationPenalty(2)(x.half() * 1000).isfinite()
 
 

@@ -65,6 +65,7 @@ PENALTIES: dict[type[LayerPenalty], dict[str, Case]] = {
         "L2": Case(lambda: ActivationPenalty(2)),
         "L1, norms": Case(lambda: ActivationPenalty(1, reduction="sum")),
         "L3, norms": Case(lambda: ActivationPenalty(3, reduction="sum")),
+        "L2, total": Case(lambda: ActivationPenalty(2, reduction="total")),
     },
     SlicedWasserstein: {
         "W1": Case(lambda: SlicedWasserstein(p=1, num_projections=16, generator=seeded()), of_union=True),

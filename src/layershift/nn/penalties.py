@@ -165,7 +165,9 @@ class ActivationPenalty(LayerPenalty):
         p: the power, positive.
         reduction: "mean" over all elements (activation regularisation as in Merity et al.), or "sum" over elements and
             mean over the batch's first dimension, $E\lVert h\rVert_p^p$, the norms of whole samples that the PER paper
-            compares with. A weight λ for one is a weight λd for the other, d being the size of a sample.
+            compares with; or "total", the sum over everything, as PER's "sum" is over samples, which fits the small
+            weights of that paper. A weight λ for the mean is a weight λ/d for the sum and λ/(Nd) for the total, N
+            being the number of samples, of all processes, and d the size of one.
 
     Raises:
         ValueError: if an option is out of range.
@@ -177,14 +179,16 @@ class ActivationPenalty(LayerPenalty):
     Example:
         >>> ActivationPenalty(2)(torch.tensor([[1.0, -3.0]]))
         tensor(5.)
-        >>> ActivationPenalty(1, reduction="sum")(torch.tensor([[1.0, -3.0]]))
+        >>> ActivationPenalty(1, reduction="sum")(torch.tensor([[1.0, -3.0], [0.0, 0.0]]))
+        tensor(2.)
+        >>> ActivationPenalty(1, reduction="total")(torch.tensor([[1.0, -3.0], [0.0, 0.0]]))
         tensor(4.)
     """
 
-    def __init__(self, p: float, *, reduction: Literal["mean", "sum"] = "mean") -> None:
+    def __init__(self, p: float, *, reduction: Literal["mean", "sum", "total"] = "mean") -> None:
         super().__init__()
         check(p > 0, "p", "a positive number", p)
-        check_choice("reduction", reduction, ("mean", "sum"))
+        check_choice("reduction", reduction, ("mean", "sum", "total"))
         self.p = p
         self.reduction = reduction
 
@@ -194,7 +198,9 @@ class ActivationPenalty(LayerPenalty):
         check_not_empty("x", x)
         x = x.to(accumulation_dtype(x))
         powers = x.abs() if self.p == 1 else x.square() if self.p == 2 else x.abs().pow(self.p)
-        return powers.mean() if self.reduction == "mean" else powers.sum() / len(x)
+        if self.reduction == "mean":
+            return powers.mean()
+        return powers.sum() / len(x) if self.reduction == "sum" else powers.sum() * world_size()
 
     def extra_repr(self) -> str:
         """The options, for `repr`."""
