@@ -111,6 +111,7 @@ def fit(
             layers, weight = config.definition.layers or config.layers, config.penalty_weight or 0.0
             handle = regularize(model, penalty, layers=layers, weight=weight, example=probe)
             learner.penalty_loss = stack.enter_context(handle)
+        trainer.strategy.precision_plugin.convert_module(learner)  # before a checkpoint is read into it, not after
         every, monitor = _interval(config, data), None
         callbacks: list[Callback] = [Recording(store, every)]
         if every:
@@ -135,9 +136,10 @@ def _shown(progress: bool | Callable[[int, float], None]) -> list[Callback]:
 
 
 def _own_part(probe: Tensor, task: str, trainer: Trainer) -> Tensor:
-    """What this process measures of a probe: measures are reduced over all of them."""
+    """What this process measures of a probe, in the network's dtype: measures are reduced over all processes."""
     part = slice(trainer.global_rank, None, trainer.world_size)
-    return probe[:, part] if task == "language" else probe[part]
+    own = probe[:, part] if task == "language" else probe[part]
+    return cast("Tensor", trainer.strategy.precision_plugin.convert_input(own))
 
 
 def _multi_scale(config: Config, model: nn.Module, data: Any, step: int) -> list[Record]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,7 +59,9 @@ def is_started(config: Config) -> bool:
 
 @contextmanager
 def together(config: Config) -> Iterator[int]:
-    """Join the run's other processes; leave when all have come to the end.
+    """Join the run's other processes; leave the context when all have come to its end.
+
+    The process group stays for the next run of the same processes. One that is there already is used.
 
     Args:
         config: of the run, the same in each process.
@@ -70,8 +73,14 @@ def together(config: Config) -> Iterator[int]:
     if number_of_processes(config) == 1:
         yield 0
         return
+    if not dist.is_initialized():
+        _join(environment, on_gpu=config.accelerator != "cpu" and torch.cuda.is_available())
+    yield dist.get_rank()
+    dist.barrier()
+
+
+def _join(environment: ClusterEnvironment, *, on_gpu: bool) -> None:
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
-    on_gpu = config.accelerator != "cpu" and torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(environment.local_rank())
     dist.init_process_group(
@@ -79,10 +88,11 @@ def together(config: Config) -> Iterator[int]:
         rank=environment.global_rank(),
         world_size=environment.world_size(),
     )
-    try:
-        yield dist.get_rank()
-        dist.barrier()
-    finally:
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
         dist.destroy_process_group()
 
 

@@ -114,6 +114,9 @@ def _prepare(trials: Mapping[Path, Config], home: Path, overwrite: bool) -> dict
     """What each folder holds; an earlier run is removed or compared before anything is trained."""
     folders = {path: folder_of(config, home) for path, config in trials.items()}
     for path, folder in folders.items():
+        if folder.lock.exists():  # the workers of a sweep that was killed need a moment to notice
+            with locked(folder.lock, what="a run", wait=60):
+                pass
         if not overwrite:
             folder.check(trials[path].identity())
         elif folder.config.exists():
