@@ -14,8 +14,8 @@ import pytest
 from layershift import __version__
 from layershift.cli import main
 from layershift.monitor import open_store
-from layershift.train.config import load_yaml
 from layershift.train.recipe import recipes
+from layershift.train.values import load_yaml
 
 
 def layershift(*arguments: object, **options) -> subprocess.CompletedProcess[str]:

@@ -187,7 +187,7 @@ def parse_changes(pairs: Sequence[str]) -> dict[str, Any]:
         >>> parse_changes(["epochs=3", "learning_rate=1e-2", "method=per"])
         {'epochs': 3, 'learning_rate': 0.01, 'method': 'per'}
     """
-    from layershift.train.config import parse_yaml
+    from layershift.train.values import parse_yaml
 
     changes: dict[str, Any] = {}
     for pair in pairs:

@@ -13,9 +13,6 @@ from layershift.train.config import (
     Config,
     ScaleName,
     ScheduleName,
-    differences,
-    load_yaml,
-    save_yaml,
 )
 
 
@@ -57,25 +54,6 @@ def test_impossible_configurations(change, message) -> None:
         replace(Config(), **change).resolved()
 
 
-def test_yaml_comes_back_and_runs_no_code(tmp_path) -> None:
-    path = tmp_path / "config.yaml"
-    save_yaml(path, {"config": vars(Config().resolved()), "git_revision": None})
-    assert load_yaml(path)["config"] == vars(Config().resolved())
-    path.write_text("!!python/object/apply:os.system ['true']")
-    with pytest.raises(ValueError, match=r"config.yaml: not a YAML file"):
-        load_yaml(path)
-    path.write_text("- 1")
-    with pytest.raises(ValueError, match="expected a mapping, got list"):
-        load_yaml(path)
-
-
-def test_differences_are_named() -> None:
-    assert differences({"a": 1, "b": 2}, {"a": 1, "c": 3}) == [
-        "b (asked for 2, found nothing)",
-        "c (asked for nothing, found 3)",
-    ]
-
-
 def test_changes_reach_into_mappings_and_name_what_is_unknown() -> None:
     config = Config(model_options={"depth": 20, "init": "he"})
     changed = config.changed({"model_options.init": "fixup", "data_options": {"train_size": 5}, "epochs": 3})
@@ -84,11 +62,6 @@ def test_changes_reach_into_mappings_and_name_what_is_unknown() -> None:
     assert config.model_options == {"depth": 20, "init": "he"}
     with pytest.raises(ValueError, match=r"configuration: expected one of .*, got 'epoch'"):
         config.changed({"epoch": 3})
-
-
-def test_a_number_with_an_exponent_is_a_number(tmp_path) -> None:
-    (tmp_path / "a.yaml").write_text("a: 1e-3\nb: 2.5E+2\nc: -1e5\nd: 1e\ne: e3\n")
-    assert load_yaml(tmp_path / "a.yaml") == {"a": 1e-3, "b": 250.0, "c": -1e5, "d": "1e", "e": "e3"}
 
 
 def test_where_the_data_lie_is_not_what_a_run_is() -> None:

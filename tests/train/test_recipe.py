@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from layershift.train.config import SCALES, load_yaml, parse_yaml
+from layershift.train.config import SCALES
 from layershift.train.recipe import Recipe, load_recipe, parse_recipe, recipes, slug
+from layershift.train.values import load_yaml, parse_yaml
 
 NAMES = list(recipes())
 

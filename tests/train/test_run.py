@@ -14,9 +14,10 @@ import torch
 
 from layershift.monitor import Store, StoreError, open_store
 from layershift.train import demo, train
-from layershift.train.config import Config, load_yaml
+from layershift.train.config import Config
 from layershift.train.fit import check_checkpoint
 from layershift.train.folder import RunError, folder_of
+from layershift.train.values import load_yaml
 
 CONFIG = Config(method="unitization", scale="smoke", epochs=3)
 

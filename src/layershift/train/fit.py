@@ -21,12 +21,13 @@ from layershift.nn import convert
 from layershift.regularization import regularize
 from layershift.train.callbacks import EpochProgress, Measuring, Recording, Saving
 from layershift.train.components import build_data, build_model, build_penalty
-from layershift.train.config import Config, differences
+from layershift.train.config import Config
 from layershift.train.evaluation import multi_scale_records, side_of
 from layershift.train.folder import RunError, RunFolder
 from layershift.train.learner import Learner
 from layershift.train.processes import on_first
 from layershift.train.trainer import computing, interruptible, make_trainer, quiet
+from layershift.train.values import differences
 
 _OPTIONS = (
     "learning_rate",

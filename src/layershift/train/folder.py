@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeAlias
 import layershift
 from layershift.monitor import open_store
 from layershift.monitor.store import Store
-from layershift.train.config import Config, differences, load_yaml, save_yaml
+from layershift.train.config import Config
+from layershift.train.values import differences, load_yaml, save_yaml
 
 State: TypeAlias = Literal["new", "interrupted", "finished"]
 

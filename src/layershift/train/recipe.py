@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from layershift.train.config import SCALES, Config, ScaleName, load_yaml, merged
+from layershift.train.config import SCALES, Config, ScaleName
 from layershift.train.methods import METHODS
+from layershift.train.values import load_yaml, merged
 
 FOLDER = Path(__file__).parent / "recipes"
 
