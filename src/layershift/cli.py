@@ -135,7 +135,11 @@ def build() -> tuple[ArgumentParser, dict[str, tuple[Callable[..., None], list[s
     sub.add_argument("--settings", nargs="+", type=str, default=[], help="Only these settings.")
     sub.add_argument("--seeds", type=int, help="How many seeds. (default: by scale)")
     sub.add_argument("--data_root", type=str, help="The folder of data files that are there already.")
-    sub.add_argument("--workers", type=int, default=1, help="How many runs at a time, each in a process of its own.")
+    sub.add_argument(
+        "--workers",
+        type=int,
+        help="How many runs at a time, each in a process of its own (default: 1, on a cluster as many as fit).",
+    )
     sub.add_argument("--cluster", type=str, help="Address of a Ray cluster that the runs are sent to.")
     add_flags(sub)
     sub = add(report, None)

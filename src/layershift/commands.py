@@ -111,7 +111,7 @@ def reproduce(
     settings: list[str],
     seeds: int | None,
     data_root: str | None,
-    workers: int,
+    workers: int | None,
     cluster: str | None,
     overwrite: bool,
     quiet: bool,

@@ -31,7 +31,7 @@ def reproduce(
     methods: Sequence[str] = (),
     settings: Sequence[str] = (),
     seeds: int | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     cluster: str | None = None,
     overwrite: bool = False,
     progress: bool = False,
@@ -52,7 +52,7 @@ def reproduce(
         methods: only these.
         settings: only these.
         seeds: how many; by the recipe's scale, if None.
-        workers: how many runs at a time, each in a process of its own.
+        workers: how many runs at a time, each in a process of its own; by default one, on a cluster as many as fit.
         cluster: address of a Ray cluster, instead of this machine.
         overwrite: remove earlier runs first.
         progress: show what is done.
