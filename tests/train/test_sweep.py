@@ -107,6 +107,8 @@ def test_what_cannot_be_is_said_before_anything_is_trained(tmp_path) -> None:
         sweep(SEEDS, tmp_path, workers=0)
     with pytest.raises(ValueError, match="max_failures: expected a number that is not negative, got -1"):
         sweep(SEEDS, tmp_path, max_failures=-1)
+    with pytest.raises(ValueError, match="devices and num_nodes: expected 1 where several runs are trained at once"):
+        sweep([replace(SEEDS[1], devices=2)], tmp_path, workers=2)
     assert folder_of(SEEDS[1], tmp_path).state() == "new"
     assert not (tmp_path / "new" / "unitization").exists()
 

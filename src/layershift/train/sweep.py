@@ -81,6 +81,8 @@ def sweep(
         else:
             from layershift._checks import import_extra
 
+            processes = max(config.devices * config.num_nodes for config in todo.values())
+            check(processes == 1, "devices and num_nodes", "1 where several runs are trained at once", processes)
             import_extra("ray.tune", extra="cluster")
             from layershift.train.tune import at_once
 
