@@ -17,7 +17,7 @@ from layershift.train import demo, train
 from layershift.train.config import Config
 from layershift.train.fit import check_checkpoint
 from layershift.train.folder import RunError, folder_of
-from layershift.train.values import load_yaml
+from layershift.train.values import load_yaml, save_yaml
 
 CONFIG = Config(method="unitization", scale="smoke", epochs=3)
 
@@ -83,6 +83,17 @@ def test_the_folder_says_what_was_run(tmp_path) -> None:
     run.store.write_bytes(b"not a database, just text" * 100)
     with pytest.raises(StoreError, match="not a"):
         train(CONFIG, tmp_path, resume=True)
+
+
+@pytest.mark.slow
+def test_a_run_of_before_an_option_existed_is_known_again(tmp_path) -> None:
+    run = train(CONFIG, tmp_path)
+    about = load_yaml(run.path / "config.yaml")
+    del about["config"]["test_scales"]
+    save_yaml(run.path / "config.yaml", about)
+    assert train(CONFIG, tmp_path, resume=True).state == "finished"
+    with pytest.raises(RunError, match=r"another configuration: test_scales \(asked for \[8\], found \[\]\)"):
+        train(replace(CONFIG, test_scales=[8]), tmp_path, resume=True)
 
 
 @pytest.mark.slow
@@ -160,10 +171,10 @@ def test_a_store_that_train_did_not_make_is_left_alone(tmp_path) -> None:
 
 def test_a_checkpoint_of_another_configuration_names_what_differs(tmp_path) -> None:
     path = tmp_path / "last.ckpt"
-    torch.save({"config": {"seed": 0, "epochs": 2}}, path)
-    assert check_checkpoint(path, {"seed": 0, "epochs": 2}) == path
-    with pytest.raises(RunError, match=r"another configuration: epochs \(asked for 3, found 2\); --overwrite"):
-        check_checkpoint(path, {"seed": 0, "epochs": 3})
+    torch.save({"config": CONFIG.identity()}, path)
+    assert check_checkpoint(path, CONFIG.identity()) == path
+    with pytest.raises(RunError, match=r"another configuration: epochs \(asked for 4, found 3\); --overwrite"):
+        check_checkpoint(path, replace(CONFIG, epochs=4).identity())
     torch.save({"state_dict": {}}, path)
     with pytest.raises(RunError, match="a checkpoint that layershift did not write"):
         check_checkpoint(path, {})

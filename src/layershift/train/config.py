@@ -201,6 +201,16 @@ class Config:
         return config
 
 
+def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run said of itself, completed: options that it did not know yet have their defaults.
+
+    Example:
+        >>> with_defaults({"seed": 3})["batch_size"]
+        128
+    """
+    return {**Config().identity(), **values}
+
+
 def check_options(argument: str, options: Mapping[str, Any]) -> None:
     """Raise unless all names are fields of `Config`."""
     from layershift._checks import check_choice

@@ -21,7 +21,7 @@ from layershift.nn import convert
 from layershift.regularization import regularize
 from layershift.train.callbacks import EpochProgress, Measuring, Recording, Saving
 from layershift.train.components import build_data, build_model, build_penalty
-from layershift.train.config import Config
+from layershift.train.config import Config, with_defaults
 from layershift.train.evaluation import multi_scale_records, side_of
 from layershift.train.folder import RunError, RunFolder
 from layershift.train.learner import Learner
@@ -201,6 +201,6 @@ def check_checkpoint(path: Path, config: Mapping[str, Any]) -> Path:
         raise RunError(f"{path}: not a readable checkpoint ({reason}); --overwrite starts the run again") from error
     if not isinstance(found, dict) or "config" not in found:
         raise RunError(f"{path}: a checkpoint that layershift did not write; --overwrite starts the run again")
-    if different := differences(config, found["config"]):
+    if different := differences(config, with_defaults(found["config"])):
         raise RunError(f"{path}: a checkpoint of another configuration: {', '.join(different)}; --overwrite removes it")
     return path

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 import layershift
 from layershift.monitor import open_store
 from layershift.monitor.store import Store
-from layershift.train.config import Config
+from layershift.train.config import Config, with_defaults
 from layershift.train.values import differences, load_yaml, save_yaml
 
 State: TypeAlias = Literal["new", "interrupted", "finished"]
@@ -132,7 +132,7 @@ class RunFolder:
         if not self.config.exists():
             return
         found = load_yaml(self.config).get("config")
-        if different := differences(config, found if isinstance(found, dict) else {}):
+        if different := differences(config, with_defaults(found) if isinstance(found, dict) else {}):
             raise RunError(f"{self.path}: holds a run of another configuration: {', '.join(different)}; {_REMEDY}")
 
     def clear(self) -> None:
