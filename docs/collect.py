@@ -1,7 +1,7 @@
 """Copy tables of reproduced recipes into the documentation: `python docs/collect.py OUT [OUT …]`.
 
-Each OUT is a folder that `layershift reproduce` wrote. The page is named after the recipe, and says nothing of where the
-data and the runs lay.
+Each OUT is a folder that `layershift reproduce` wrote. The page is named after the recipe, and says nothing of where
+the data and the runs lay.
 """
 
 from __future__ import annotations
