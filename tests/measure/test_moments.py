@@ -42,7 +42,7 @@ def assert_same(a: dict[str, Estimate], b: dict[str, Estimate], tolerance: float
 @pytest.mark.parametrize("shape", [(300, 12), (60, 12, 5), (30, 12, 4, 5), (10, 12, 3, 4, 5)])
 def test_layer_and_units_agree_with_scipy_and_numpy(shape) -> None:
     x = 3 + torch.randn(shape, dtype=torch.float64).exp()
-    moments = Moments(num_units=4)
+    moments = Moments(num_units=4, quantile_numbers=1000)  # all
     moments.update(x)
     estimates = moments.compute()
     assert moments.unit_indices.tolist() == [0, 3, 7, 11]
@@ -204,12 +204,12 @@ class TestLargeSamples:
         whole, stream = self.few(self.X), self.few(self.X, parts=7)
         assert torch.equal(whole.counts, stream.counts)
         assert int(whole.counts[0].sum()) == pytest.approx(40 * 256, rel=0.05)
-        assert int(whole.counts[1].sum()) == pytest.approx(40 * 32, rel=0.05)
+        assert int(whole.counts[1].sum()) == pytest.approx(40 * 64, rel=0.05)
 
     @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
     def test_a_units_numbers_are_every_s_th_of_its_stream(self, memory_format) -> None:
         x = self.X.contiguous(memory_format=memory_format)
-        taken = x.transpose(0, 1)[[0, 5]].reshape(2, -1)[:, ::32]  # 33 · 31 / 32 numbers of a sample
+        taken = x.transpose(0, 1)[[0, 5]].reshape(2, -1)[:, ::16]  # 33 · 31 / 16 numbers of a sample
         assert torch.equal(self.few(x, parts=3).counts[1:], quantile_sketch(taken))
 
     def test_after_a_reset_it_begins_anew(self) -> None:

@@ -171,7 +171,8 @@ def moment_sums(table: MomentTable, *, pivot: Tensor | None = None) -> MomentSum
             m4 + 4 * shift * m3 + square * (6 * m2 + square),
         ]
     )
-    return MomentSums(pivot, torch.einsum("jnu,knu->ujk", powers, powers))
+    by_unit = powers.permute(2, 0, 1).contiguous()
+    return MomentSums(pivot, by_unit @ by_unit.mT)
 
 
 def move_pivot(sums: MomentSums, pivot: Tensor) -> MomentSums:

@@ -80,9 +80,9 @@ def _bin(x: Tensor) -> Tensor:
     pattern = x.to(torch.bfloat16, memory_format=torch.contiguous_format).view(torch.int16)
     magnitude = pattern & 0x7FFF
     rank = (magnitude - _BASE).clamp_(0, _MAGNITUDES + 1)
-    rank += ((magnitude - _INFINITY) >> 15) + 1  # one further if not finite; a right shift by 15 gives -1 or 0
-    sign = pattern >> 15
-    return (rank ^ sign).sub_(sign).add_(_ZERO)
+    rank += magnitude.clamp_(_INFINITY - 1, _INFINITY).sub_(_INFINITY - 1)  # one further if not finite
+    sign = pattern >> 15  # -1 or 0
+    return rank.bitwise_xor_(sign).sub_(sign).add_(_ZERO)
 
 
 def sketch_quantile(sketch: Tensor, q: Tensor) -> Tensor:

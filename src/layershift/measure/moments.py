@@ -50,9 +50,10 @@ class Moments(Metric):
         num_units: how many units are described one by one; they are spread evenly over the channels, so that two runs
             and all ranks look at the same ones. All channels, if the layer has fewer.
         quantiles: which quantiles, in [0, 1].
-        quantile_numbers: how many numbers of a sample enter the layer's quantiles, and an eighth of it those of a
+        quantile_numbers: how many numbers of a sample enter the layer's quantiles, and a quarter of it those of a
             unit: all, if a sample has no more, else about so many, evenly spaced, at positions that change from sample
-            to sample. Moments and `"nonfinite"` always see all.
+            to sample. Quantiles' standard errors count what is left out: on a ResNet's maps they are 10 to 20 % wider
+            for it. Moments and `"nonfinite"` always see all.
         channel_dim: the dimension of the channels; 1 as in `(N, C, H, W)`, −1 for sequences `(N, T, C)`.
         **kwargs: options of `torchmetrics.Metric`.
 
@@ -90,7 +91,7 @@ class Moments(Metric):
         *,
         num_units: int = 8,
         quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),
-        quantile_numbers: int = 1024,
+        quantile_numbers: int = 512,
         channel_dim: int = 1,
         **kwargs: Any,
     ) -> None:
@@ -138,7 +139,7 @@ class Moments(Metric):
         quantile_sketch(layer, counts=self.counts[:1])
         if stop > 1:
             chosen = x.transpose(0, 1).index_select(0, units).flatten(1)
-            few = max(self.quantile_numbers // 8, 1)
+            few = max(self.quantile_numbers // 4, 1)
             quantile_sketch(_thinned(chosen, row, few, self._samples), counts=self.counts[1:stop])
         self._samples += len(x)
         self.numbers[0] += x.numel()

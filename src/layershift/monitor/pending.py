@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -67,7 +67,7 @@ class Pending:
         tensors = list({id(tensor): tensor for rows in self._rows for tensor in rows.numbers.values()}.values())
         device = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), torch.device("cpu"))
         wide = torch.float32 if device.type == "mps" else torch.float64
-        flat = torch.cat([tensor.reshape(-1).to(device, wide, non_blocking=True) for tensor in tensors])
+        flat = torch.cat([_flat(tensor, device, wide) for tensor in tensors])
         ends = list(itertools.accumulate(tensor.numel() for tensor in tensors))
         places = {id(tensor): slice(end - tensor.numel(), end) for tensor, end in zip(tensors, ends, strict=True)}
         rows, self._rows = self._rows, []
@@ -85,6 +85,12 @@ class Pending:
         return [record for flight in flights for record in _records(flight)] + known
 
 
+def _flat(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """With a thousand of them in a step, what need not be done is looked for first."""
+    flat = tensor if tensor.dim() == 1 else tensor.reshape(-1)
+    return flat if flat.dtype == dtype and flat.device == device else flat.to(device, dtype, non_blocking=True)
+
+
 def _copy_to_host(flat: Tensor) -> tuple[Tensor, torch.Event | None]:
     if not flat.is_cuda:
         return flat.cpu(), None
@@ -98,14 +104,14 @@ def _records(flight: _Flight) -> Iterator[Record]:
     if flight.arrived is not None:
         flight.arrived.synchronize()
     numbers = flight.buffer.tolist()
+    known = [None if number != number else number for number in numbers]  # the value alone may be NaN
     for shared, units, tensors in flight.rows:
-        columns: dict[str, list[Any]] = {field: numbers[flight.places[id(tensor)]] for field, tensor in tensors.items()}
-        for field in columns.keys() - {"value"}:  # the only field in which NaN is a result
-            columns[field] = [None if number != number else number for number in columns[field]]
+        columns: dict[str, Iterable[Any]] = {"unit": units}
+        for field, tensor in tensors.items():
+            columns[field] = (numbers if field == "value" else known)[flight.places[id(tensor)]]
         if "n" in columns:
             columns["n"] = [None if number is None else int(number) for number in columns["n"]]
-        columns["unit"] = list(units)
         # A field's number for each unit, or what all share: built by position, since there may be a thousand a step.
         alike = zip(Record._fields, shared, strict=True)
-        fields = [columns.get(field, [common] * len(units)) for field, common in alike]
+        fields = [columns.get(field) or itertools.repeat(common, len(units)) for field, common in alike]
         yield from map(Record._make, zip(*fields, strict=True))
