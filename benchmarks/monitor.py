@@ -2,8 +2,9 @@
 
 With `every=100` every 100th step is measured, so the cost is (99 skipped + 1 measured) / 100 plain steps. The kinds of
 step run one after the other in each round, and the quotient is formed within the round; the budget is off, so that
-every due step is measured. Beside them stand a floor, the rows of one measured step, already made, written by bare
-`sqlite3` in one transaction; and what people write by hand, a histogram of every layer.
+every due step is measured. What a skipped step costs is the time of a thousand with nothing inside: the noise of whole
+steps, which are shown as well, would be counted 99 times. Beside them stand a floor, the rows of one measured step,
+already made, written by bare `sqlite3` in one transaction; and what people write by hand, a histogram of every layer.
 
 The budget itself is judged on whole runs.
 """
@@ -20,7 +21,8 @@ from _timing import Case, Times, arguments, interleaved, judged, ratio, report
 from layershift.monitor import Monitor, Record, budget
 from layershift.train.models import cifar_resnet
 
-STEPS = 3000
+STEPS = 2000
+EMPTY = 1000
 
 
 def convolutions(width: int = 64) -> nn.Sequential:
@@ -109,21 +111,30 @@ def cases(
 
             return run
 
+        def empty() -> None:
+            for _ in range(EMPTY):
+                with monitor.step(1):
+                    pass
+
         candidates = {"plain": step, "skipped": watched(1), "measured": watched(0), "by hand": histograms(model, step)}
+        candidates["empty"] = empty
         watched(0)()
         records = [record for record in monitor.records() if record.layer]
         candidates["rows"] = bare_write(records)
         times = interleaved(candidates, repeats=repeats, warmup=2, inner=inner)
-    kinds = ("skipped", "measured", "rows", "by hand")
-    skipped, measured, rows, by_hand = (ratio(times[kind], times["plain"]) for kind in kinds)
-    alone = Times([1.0] * len(rows.seconds)), Times([1 + r for r in rows.seconds])
+    kinds = ("skipped", "measured", "rows", "by hand", "empty")
+    skipped, measured, rows, by_hand, empty_steps = (ratio(times[kind], times["plain"]) for kind in kinds)
+    idle = empty_steps.median / EMPTY
     detail = f"plain step {1e3 * times['plain'].median:.3g} ms, measured {1e3 * times['measured'].median:.3g} ms"
     return [
         *(
-            judged(f"{name}: every={every} / without", _mixed(every, skipped, measured), target, detail=detail)
+            judged(f"{name}: every={every} / without", _mixed(every, idle, measured), target, detail=detail)
             for every, target in targets.items()
         ),
-        judged(f"{name}: every=100 that only writes its {len(records)} rows / without", _mixed(100, *alone)),
+        judged(
+            f"{name}: every=100 that only writes its {len(records)} rows / without",
+            _mixed(100, 0.0, Times([1 + r for r in rows.seconds])),
+        ),
         judged(f"{name}: skipped step / without", skipped),
         judged(f"{name}: measured step / without", measured),
         judged(f"{name}: step with a histogram of every layer / without", by_hand),
@@ -131,10 +142,9 @@ def cases(
     ]
 
 
-def _mixed(every: int, skipped: Times, measured: Times) -> Times:
-    """Both kinds of step in proportion; a skipped step costs no less than none, whatever noise says."""
-    base = max(skipped.median, 1.0)
-    return Times([((every - 1) * base + m) / every for m in measured.seconds])
+def _mixed(every: int, idle: float, measured: Times) -> Times:
+    """Both kinds of step in proportion, of which the skipped ones cost `idle` of a step each."""
+    return Times([((every - 1) * (1 + idle) + m) / every for m in measured.seconds])
 
 
 def whole_run(model: nn.Module, x: Tensor, repeats: int) -> Case:
@@ -154,7 +164,7 @@ def whole_run(model: nn.Module, x: Tensor, repeats: int) -> Case:
             shares.append(monitor.cost.share)
 
     free, budget._FREE_SECONDS = budget._FREE_SECONDS, 0.0
-    times = interleaved({"plain": plain, "watched": watched}, repeats=repeats, warmup=1)
+    times = interleaved({"plain": plain, "watched": watched}, repeats=repeats, warmup=0)
     budget._FREE_SECONDS = free
     said = sorted(shares)[len(shares) // 2]
     return judged(
@@ -177,9 +187,11 @@ def main() -> None:
         "monitor",
         [
             *cases("4 convolutions", net, images, layers="*", repeats=few, inner=1, targets=hundred),
-            *cases("ResNet-20", resnet, images, layers="*", repeats=few, inner=1, targets={1: None, 50: 1.03}),
+            *cases(
+                "ResNet-20", resnet, images, layers="*", repeats=options.repeats, inner=1, targets={1: None, 50: 1.03}
+            ),
             *cases("MLP 10 × 100 + 8", mlp, rows, layers=nn.ReLU, repeats=options.repeats, inner=5, targets=hundred),
-            whole_run(mlp, rows, few),
+            whole_run(mlp, rows, 3),
         ],
         options.out,
     )
