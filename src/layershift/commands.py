@@ -149,8 +149,9 @@ def reproduce(
     say(markdown(table))
     for place in dict.fromkeys(cell.setting for cell in table.cells):
         folder = out / slug(place)
-        if any(folder.rglob("run.db")):
-            say(f"Open {write_report([folder], folder / 'report.html', title=_page_title(table, place))} in a browser.")
+        stores = [store for cell in table.cells if cell.setting == place for store in cell.stores]
+        if stores:
+            say(f"Open {write_report(stores, folder / 'report.html', title=_page_title(table, place))} in a browser.")
     say(f"{count(table)} The table is in {out / 'table.md'}.")
 
 

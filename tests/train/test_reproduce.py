@@ -271,7 +271,8 @@ def test_two_lambdas_that_are_one_configuration_otherwise_lie_apart(tmp_path) ->
 def test_workers_change_no_number(tmp_path) -> None:
     one = reproduce(recipe(), tmp_path / "one", settings=["A"])
     two = reproduce(recipe(), tmp_path / "two", settings=["A"], workers=2)
-    assert two.cells == one.cells
+    assert [cell[:5] for cell in two.cells] == [cell[:5] for cell in one.cells]
+    assert [len(set(cell.stores)) for cell in one.cells] == [len(cell.values[0]) for cell in one.cells]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from layershift.train.recipe import Claim, Recipe
@@ -19,6 +20,7 @@ class Cell(NamedTuple):
         weight: the λ of its penalty, None if it has none.
         searched: how many λ were compared on validation data.
         values: for each column, a number a run.
+        stores: of these runs, without those of a λ that was not chosen; none where nothing was trained.
     """
 
     setting: str
@@ -26,6 +28,7 @@ class Cell(NamedTuple):
     weight: float | None
     searched: int
     values: Sequence[Sequence[float]]
+    stores: Sequence[Path] = ()
 
 
 class Judged(NamedTuple):

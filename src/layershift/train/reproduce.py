@@ -137,15 +137,11 @@ def _cells(grid: Grid, places: Sequence[tuple[str, str]], seeds: int, run: Sweep
     }
     finals = {place: _seeded(grid, place, -chosen.get(place, 0), seeds) for place in places}
     runs = iter(run([config for configs in finals.values() for config in configs]))
-    return [
-        Cell(
-            *place,
-            configs[0].penalty_weight or None,
-            len(tried[place]),
-            _read(grid.recipe, [next(runs) for _ in configs]),
-        )
-        for place, configs in finals.items()
-    ]
+    cells = []
+    for place, configs in finals.items():
+        own, weight = [next(runs) for _ in configs], configs[0].penalty_weight or None
+        cells.append(Cell(*place, weight, len(tried[place]), _read(grid.recipe, own), [r.store for r in own]))
+    return cells
 
 
 def _seeded(grid: Grid, place: tuple[str, str], choice: int, seeds: int) -> list[Config]:
