@@ -24,14 +24,14 @@ def column(methods, key):
     return next(score for score in summary.scores(methods) if score.key == key)
 
 
-def make(tmp_path, accuracies, values=(0.5, 0.4)):
-    """Runs with given final accuracies: {method: [one a seed]}."""
-    for method, finals in accuracies.items():
+def make(tmp_path, results, values=(0.5, 0.4), measure="test/accuracy"):
+    """Runs with given final results: {method: [one a seed]}."""
+    for method, finals in results.items():
         for seed, final in enumerate(finals):
             with Store(tmp_path / method / f"seed{seed}" / "run.db") as store:
                 store.set_meta("method", method)
                 store.set_meta("seed", seed)
-                store.write([Record(1, "", "test/accuracy", final)])
+                store.write([Record(1, "", measure, final)])
                 store.write([Record(step, "fc", "normality", value) for step, value in enumerate(values)])
     return read_methods([tmp_path])
 
@@ -40,7 +40,7 @@ def test_the_numbers_are_those_of_the_records(methods, make_records) -> None:
     for i, method in enumerate(methods):
         runs = [make_records(method.name, seed) for seed in range(3)]
         final = [next(r.value for r in run if r.measure == "test/accuracy") for run in runs]
-        spread = column(methods, "accuracy").spreads[i]
+        spread = column(methods, "headline").spreads[i]
         assert spread.mean == pytest.approx(100 * np.mean(final))
         assert spread.sd == pytest.approx(100 * np.std(final, ddof=1))
         ends = [np.mean([r.value for r in run if r.measure == "normality" and r.step == 600]) for run in runs]
@@ -54,21 +54,30 @@ def test_the_numbers_are_those_of_the_records(methods, make_records) -> None:
 
 def test_the_best_is_marked_only_when_it_is_ahead_of_the_spread(tmp_path) -> None:
     clear = make(tmp_path / "clear", {"a": [0.90, 0.91, 0.92], "b": [0.97, 0.98, 0.97]})
-    assert column(clear, "accuracy").marks() == ["", "best"]
+    assert column(clear, "headline").marks() == ["", "best"]
     assert finding(clear).startswith(
         "B (97.3\u00a0±\u00a00.6\u00a0%) has the highest test accuracy, ahead of a (91.0\u00a0%)"
     )
     level = make(tmp_path / "level", {"a": [0.96, 0.97, 0.99], "b": [0.97, 0.98, 0.97]})
-    assert column(level, "accuracy").marks() == ["", ""]
+    assert column(level, "headline").marks() == ["", ""]
     assert "No method is ahead in test accuracy, within the spread" in finding(level)
     two = make(tmp_path / "two", {"a": [0.96, 0.97, 0.98], "b": [0.97, 0.98, 0.97], "c": [0.5, 0.51, 0.5]})
-    assert column(two, "accuracy").marks() == ["level", "level", ""]
+    assert column(two, "headline").marks() == ["level", "level", ""]
     assert "are level within the spread for the highest test accuracy, ahead of c (50.3\u00a0%)" in finding(two)
+
+
+def test_of_perplexities_the_lowest_is_best(tmp_path) -> None:
+    methods = make(tmp_path, {"a": [95.0, 96.0, 97.0], "b": [80.1, 80.5, 80.9]}, measure="test/perplexity")
+    assert column(methods, "headline").title == "Test perplexity"
+    assert column(methods, "headline").marks() == ["", "best"]
+    assert finding(methods).startswith("B (80.5\u00a0±\u00a00.4) has the lowest test perplexity, ahead of a (96.0)")
+    told = {row["measure"]: row["mean"] for row in overview.numbers(methods) if row["method"] == "a"}
+    assert told["test/perplexity"] == pytest.approx(96.0)
 
 
 def test_single_runs_have_no_best(tmp_path) -> None:
     methods = make(tmp_path, {"a": [0.9], "b": [0.99]})
-    assert column(methods, "accuracy").marks() == ["", ""]
+    assert column(methods, "headline").marks() == ["", ""]
     assert finding(methods).startswith("Test accuracy at the end: a (90.0\u00a0%) and b (99.0\u00a0%).")
     assert not overview.table(methods)["spread"]
 

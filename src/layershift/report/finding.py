@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from layershift.report.data import Method, Run
+from layershift.report.headline import headline
 from layershift.report.summary import Score, scores
 from layershift.report.words import count, listed, number
 
@@ -17,7 +18,7 @@ def finding(methods: Sequence[Method]) -> str:
     columns = {score.key: score for score in scores(methods)}
     said = []
     if len(methods) > 1:
-        said += [_compared(columns[key], methods) for key in ("accuracy", "distance") if key in columns]
+        said += [_compared(columns[key], methods) for key in ("headline", "distance") if key in columns]
     elif (run := methods[0].runs[0]).levels:
         said.append(_course(run))
     said += _faults(methods) + _alarmed(methods)
@@ -29,9 +30,9 @@ def finding(methods: Sequence[Method]) -> str:
 
 def _compared(score: Score, methods: Sequence[Method]) -> str:
     """One sentence on who leads a column, or why nobody can be said to."""
-    accuracy = score.key == "accuracy"
-    what = score.title.split(",")[0].lower() if accuracy else "mean sliced W1 to N(0, I)"
-    unit = " %" if accuracy else ""
+    told = headline(methods) if score.key == "headline" else None
+    what = told.name if told else "mean sliced W1 to N(0, I)"
+    unit = f" {told.unit}" if told and told.unit else ""
     texts = score.texts()
     told = [f"{method.name} ({text}{unit})" for method, text in zip(methods, texts, strict=True)]
     leading, alone = score.leaders()
@@ -41,8 +42,9 @@ def _compared(score: Score, methods: Sequence[Method]) -> str:
         return f"No method is ahead in {what}, within the spread over seeds: {listed(told)}"
     rest = [f"{methods[i].name} ({texts[i].split(' ±')[0]}{unit})" for i in score.ranked() if i not in leading]
     who = listed([told[i] for i in leading])
-    best = f"the highest {what}" if accuracy else "the layers closest to N(0, I) in mean sliced W1"
-    verb = "has" if alone else "are level within the spread for" if accuracy else "have, level within the spread,"
+    most = f"the {'highest' if score.better == 'high' else 'lowest'} {what}"
+    best = most if told else "the layers closest to N(0, I) in mean sliced W1"
+    verb = "has" if alone else "are level within the spread for" if told else "have, level within the spread,"
     return f"{who[0].upper()}{who[1:]} {verb} {best}, ahead of {listed(rest)}"
 
 

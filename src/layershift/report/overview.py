@@ -12,6 +12,7 @@ import numpy as np
 from layershift.report import cost, figures, health, shift, summary
 from layershift.report.data import Method, label
 from layershift.report.finding import finding
+from layershift.report.headline import HEADLINES
 from layershift.report.series import merge_orders
 from layershift.report.style import colour
 from layershift.report.words import count, number
@@ -102,7 +103,7 @@ def table(methods: Sequence[Method]) -> dict[str, Any]:
         rows.append({"name": method.name, "colour": colour(method), "runs": len(method.runs), "cells": cells})
     spread = any(own.n > 1 for score in scores for own in score.spreads)
     remarks = {
-        "accuracy": "mean ± sd" if spread else "",
+        "headline": "mean ± sd" if spread else "",
         "distance": f"sliced W1, mean of {count(len(layers), 'layer')}{' ± sd' if spread else ''}",
         "time": f"median of a run{', mean ± sd' if spread else ''}",
         "loss": "mean ± sd" if spread else "",
@@ -114,7 +115,8 @@ def table(methods: Sequence[Method]) -> dict[str, Any]:
 
 def numbers(methods: Sequence[Method]) -> list[dict[str, Any]]:
     """Every plotted final number."""
-    network = ["test/accuracy", "val/accuracy", "test/loss", "val/loss", "train/loss", "step_seconds", *cost.MEASURES]
+    losses = ["test/loss", "val/loss", "train/loss"]
+    network = [*(one.measure for one in HEADLINES), *losses, "step_seconds", *cost.MEASURES]
     shifts = [name for measure in shift.shift_measures(methods) for name in (measure, f"{measure}_seconds")]
     inner = ["normality", "normality_floor", *shifts, *figures.MOMENTS]
     inner += [*map(figures.quantile_name, figures.QUANTILES), *health.SHOWN]

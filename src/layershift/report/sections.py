@@ -38,6 +38,8 @@ def build(methods: Sequence[Method]) -> tuple[list[Section], list[str]]:
 _CURVES = (
     ("val/accuracy", "Validation accuracy", "accuracy, %", 100.0),
     ("test/accuracy", "Test accuracy", "accuracy, %", 100.0),
+    ("val/perplexity", "Validation perplexity", "perplexity", 1.0),
+    ("test/perplexity", "Test perplexity", "perplexity", 1.0),
     ("train/loss", "Training loss", "loss", 1.0),
     ("val/loss", "Validation loss", "loss", 1.0),
 )
@@ -64,7 +66,8 @@ def _curves(methods: Sequence[Method]) -> Section | str:
     single = all(len(method.runs) == 1 for method in methods)
     alone = seeds_of(methods, lambda run: bool(run.network)) + (" each" if len(methods) > 1 else "")
     caption = "; ".join([alone if single else spread, *notes])
-    title = "Accuracy and loss through training" if "accuracy" in panels[0].key else "Loss through training"
+    first = next((name for name in ("Accuracy", "Perplexity") if name.lower() in panels[0].key), None)
+    title = f"{first} and loss through training" if first else "Loss through training"
     lead = "How well, and how fast, the network learns."
     return Section("training", title, lead, panels, min(len(panels), 3), caption + ".", legend=legend_of(methods))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from layershift._checks import import_extra
 from layershift.report.data import Method, Run
+from layershift.report.headline import headline
 from layershift.report.series import Spread
 from layershift.report.words import decimals, pm
 
@@ -79,10 +80,10 @@ def _apart(a: Spread, b: Spread) -> bool:
 
 def scores(methods: Sequence[Method]) -> list[Score]:
     """The columns of the table of methods, those for which some run has data."""
-    accuracy = accuracy_name(methods)
+    told = headline(methods)
     layers = shared_layers(methods)
     columns = [
-        Score("accuracy", accuracy_title(accuracy), "high", *_over(methods, lambda r: 100 * _last(r, accuracy))),
+        Score("headline", told.title, told.better, *_over(methods, lambda r: told.factor * _last(r, told.measure))),
         Score("distance", "Distance to N(0, I)", "low", *_over(methods, lambda r: end_distance(r, layers))),
         Score("time", "Time per step, ms", "low", *_over(methods, milliseconds)),
         Score("loss", "Final training loss", None, *_over(methods, lambda r: _last(r, "train/loss"))),
@@ -98,16 +99,6 @@ def _over(methods: Sequence[Method], number: Any) -> tuple[list[Spread], list[fl
 
 def _mean(values: Sequence[float]) -> float:
     return Spread.of(values).mean
-
-
-def accuracy_name(methods: Sequence[Method]) -> str:
-    """The measure that stands for accuracy: the test's, or the validation's where no run has one."""
-    return "test/accuracy" if any("test/accuracy" in r.network for m in methods for r in m.runs) else "val/accuracy"
-
-
-def accuracy_title(measure: str) -> str:
-    """What its column is called."""
-    return "Test accuracy, %" if measure.startswith("test") else "Validation accuracy, %"
 
 
 def shared_layers(methods: Sequence[Method], measure: str = "normality") -> list[str]:
