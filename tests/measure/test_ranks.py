@@ -15,7 +15,17 @@ from torch import Tensor, distributed, multiprocessing, nn
 from torchmetrics import Metric
 
 import layershift as ls
-from layershift.measure import Critic, Estimate, Health, LabelTransport, Moments, Normality, Shift
+from layershift.measure import (
+    Critic,
+    Estimate,
+    Health,
+    LabelTransport,
+    Moments,
+    MultiLabelResult,
+    MultiLabelScores,
+    Normality,
+    Shift,
+)
 from layershift.monitor import Monitor, open_store
 
 N = 48
@@ -48,6 +58,7 @@ METRICS: dict[type[Metric], dict[str, tuple[Callable[[], Metric], tuple[Tensor, 
         "sinkhorn": (lambda: LabelTransport(COST, method="sinkhorn", eps=0.05), (P, TARGET)),
         "total variation": (lambda: LabelTransport(method="total_variation"), (P, TARGET)),
     },
+    MultiLabelScores: {"": (lambda: MultiLabelScores(5), (P, TARGET))},
 }
 CASES = {f"{kind.__name__} {name}".strip(): case for kind, cases in METRICS.items() for name, case in cases.items()}
 
@@ -59,7 +70,8 @@ def test_every_exported_metric_has_an_entry() -> None:
 
 def numbers(metric: Metric) -> dict[str, Tensor]:
     result = metric.compute()
-    named = result if isinstance(result, dict) else {"": result}
+    named = result._asdict() if isinstance(result, MultiLabelResult) else result
+    named = named if isinstance(named, dict) else {"": named}
     assert all(isinstance(estimate, Estimate) for estimate in named.values())
     fields = ("value", "stderr", "n", "lower", "upper", "floor")
     found = {f"{name} {field}".strip(): getattr(e, field) for name, e in named.items() for field in fields}

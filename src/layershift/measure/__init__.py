@@ -5,6 +5,7 @@ from layershift.measure.estimate import Estimate
 from layershift.measure.health import Health
 from layershift.measure.label_transport import LabelTransport
 from layershift.measure.moments import Moments
+from layershift.measure.multilabel import MultiLabelResult, MultiLabelScores
 from layershift.measure.normality import Normality
 from layershift.measure.pairs import ShiftBounds
 from layershift.measure.shift import Shift
@@ -16,6 +17,8 @@ __all__ = [
     "Health",
     "LabelTransport",
     "Moments",
+    "MultiLabelResult",
+    "MultiLabelScores",
     "Normality",
     "Shift",
     "ShiftBounds",

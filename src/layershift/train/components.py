@@ -19,7 +19,7 @@ class Data(LightningDataModule):
     """What a run needs of its data beyond what Lightning does; the classes in `layershift.train.data` have it all.
 
     Attributes:
-        task: what is learned: "classification" or "language".
+        task: what is learned: "classification", "multi_label" or "language".
         sizes: what networks are built from: in_channels, in_features, num_classes or num_tokens.
     """
 
@@ -68,7 +68,8 @@ def build_data(config: Config) -> Data:
 
     make = find("data", config.data, DATA)
     options = {"batch_size": config.batch_size, "seed": config.seed, **config.data_options}
-    if config.data_root is not None and "root" in inspect.signature(make).parameters:  # digits need none
+    known = parameters_of(make)
+    if config.data_root is not None and known is not None and "root" in known:  # digits need none
         options["root"] = config.data_root
     return call("data_options", make, options)  # type: ignore[no-any-return]
 
@@ -123,10 +124,37 @@ def build_penalty(config: Config) -> nn.Module | None:
 
 def call(argument: str, make: Callable[..., Any], options: Mapping[str, Any]) -> Any:
     """Call with keyword arguments; one that there is no parameter for is an error that names it."""
-    signature = inspect.signature(make)
-    named = {p.name for p in signature.parameters.values() if p.kind is not p.VAR_POSITIONAL}
-    if not any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
-        unknown = sorted(set(options) - named)
-        expected = f"options of {make.__name__}: {', '.join(sorted(named))}"
+    known = parameters_of(make)
+    if known is not None:
+        expected = f"options of {make.__name__}: {', '.join(sorted(known))}"
+        unknown = sorted(set(options) - known)
         check(not unknown, argument, expected, ", ".join(unknown))
     return make(**options)
+
+
+def parameters_of(make: Callable[..., Any]) -> set[str] | None:
+    """Names of the keyword arguments of a function or a class; None if there may be any.
+
+    A class that passes `**options` on to its base has those of the base as well.
+
+    Example:
+        >>> class Base:
+        ...     def __init__(self, *, size=0): ...
+        >>> class Derived(Base):
+        ...     def __init__(self, *, shape=(), **options): super().__init__(**options)
+        >>> sorted(parameters_of(Derived)), parameters_of(dict)
+        (['shape', 'size'], None)
+    """
+    known: set[str] = set()
+    for one in _passed_on(make):
+        parameters = inspect.signature(one).parameters.values()
+        known |= {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return known - {"self"}
+    return None
+
+
+def _passed_on(make: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """What gets the keyword arguments, one after the other."""
+    makes = [vars(c)["__init__"] for c in make.__mro__ if "__init__" in vars(c)] if isinstance(make, type) else []
+    return [one for one in makes if inspect.isfunction(one)] or [make]

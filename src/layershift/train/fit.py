@@ -55,6 +55,10 @@ def _learner_class(task: str) -> Callable[..., Learner]:
         from layershift.train.language import LanguageModel
 
         return LanguageModel
+    if task == "multi_label":
+        from layershift.train.multilabel import MultiLabelClassifier
+
+        return MultiLabelClassifier
     from layershift.train.module import Classifier
 
     return Classifier
@@ -100,6 +104,13 @@ def fit(
     with quiet(), computing(config), ExitStack() as stack:
         trainer = make_trainer(config, [*_shown(progress), Saving(folder.checkpoints)], bar=progress is True)
         data = build_data(config)
+        one_label = data.task == "classification"
+        check(
+            one_label or not config.test_scales,
+            "test_scales",
+            "none for data that are not of one class each",
+            data.task,
+        )
         data.trainer = trainer  # it knows the device, and which part of a batch is this process's
         on_first(data.prepare_data)
         probe = data.probe().cpu()
@@ -194,6 +205,12 @@ def check_checkpoint(path: Path, config: Mapping[str, Any]) -> Path:
     Raises:
         RunError: if it cannot be read, or belongs to another configuration.
     """
+    read_checkpoint(path, config)
+    return path
+
+
+def read_checkpoint(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What `check_checkpoint` has looked at."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
@@ -203,4 +220,4 @@ def check_checkpoint(path: Path, config: Mapping[str, Any]) -> Path:
         raise RunError(f"{path}: a checkpoint that layershift did not write; --overwrite starts the run again")
     if different := differences(config, with_defaults(found["config"])):
         raise RunError(f"{path}: a checkpoint of another configuration: {', '.join(different)}; --overwrite removes it")
-    return path
+    return found

@@ -9,6 +9,7 @@ from layershift.train.data.formats import (
     parse_cifar100_binary,
     parse_cifar100_pickle,
 )
+from layershift.train.data.labels import CIFAR10, CIFAR100
 from layershift.train.data.published import PublishedImages
 
 
@@ -26,6 +27,7 @@ class CIFAR10Data(PublishedImages):
     title = "cifar10"
     source = "CIFAR10"
     in_channels, num_classes, side = 3, 10, 32
+    class_names = CIFAR10
     val_share = 0.1
     official = {"train": 50_000, "test": 10_000}  # noqa: RUF012
     layouts = (
@@ -71,6 +73,7 @@ class CIFAR100Data(PublishedImages):
     title = "cifar100"
     source = "CIFAR100"
     in_channels, num_classes, side = 3, 100, 32
+    class_names = CIFAR100
     val_share = 0.1
     official = {"train": 50_000, "test": 10_000}  # noqa: RUF012
     layouts = (

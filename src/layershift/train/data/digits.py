@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from layershift._checks import check, import_extra
 from layershift.train.data.files import Part
@@ -49,17 +50,21 @@ class DigitsData(ImageData):
 
     def load(self, device: torch.device) -> dict[str, Part]:
         """The three parts, standardised."""
-        digits = import_extra("sklearn.datasets", extra="train").load_digits()
-        divide = import_extra("sklearn.model_selection", extra="train").train_test_split
-        rest, test = divide(
-            range(len(digits.target)), test_size=SIZES["test"], stratify=digits.target, random_state=SPLIT_SEED
-        )
-        train, val = divide(rest, test_size=SIZES["val"], stratify=digits.target[rest], random_state=SPLIT_SEED)
-        images = torch.from_numpy(digits.images).float().unsqueeze(1)
-        labels = torch.from_numpy(digits.target).long()
-        std, mean = torch.std_mean(images[train])
-        parts = {"train": train, "val": val, "test": test}
+        images, labels, parts = split_digits()
+        std, mean = torch.std_mean(images[parts["train"]])
         return {
             name: (((images[indices] - mean) / std).to(device), labels[indices].to(device))
             for name, indices in parts.items()
         }
+
+
+def split_digits() -> tuple[Tensor, Tensor, dict[str, list[int]]]:
+    """All digits, (1797, 1, 8, 8) with brightness from 0 to 16, their labels, and which of them are in each part."""
+    digits = import_extra("sklearn.datasets", extra="train").load_digits()
+    divide = import_extra("sklearn.model_selection", extra="train").train_test_split
+    rest, test = divide(
+        range(len(digits.target)), test_size=SIZES["test"], stratify=digits.target, random_state=SPLIT_SEED
+    )
+    train, val = divide(rest, test_size=SIZES["val"], stratify=digits.target[rest], random_state=SPLIT_SEED)
+    images = torch.from_numpy(digits.images).float().unsqueeze(1)
+    return images, torch.from_numpy(digits.target).long(), {"train": train, "val": val, "test": test}

@@ -10,19 +10,17 @@ from typing import Any, ClassVar, Literal
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from layershift._checks import check, check_choice, import_extra
-from layershift._seeds import derive_seed
 from layershift.train.data.batches import EpochSampler
 from layershift.train.data.files import DataError, data_root
 from layershift.train.data.images import Validation
+from layershift.train.data.photographs import ImageFiles, middle, thumbnails, to_tensor
 from layershift.train.data.split import stratified_order
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PROBE = 128
 VAL_SHARE = 0.04
-_STREAM = 1
 
 Sample = tuple[str, int]
 
@@ -144,8 +142,29 @@ class ImageNetData(LightningDataModule):
     def probe(self) -> Tensor:
         """Images on which layers are measured: the first 128 of the validation part, always the same."""
         self.setup()
-        samples = self.parts["val"][:PROBE]
-        return ImageFiles(samples, self._evaluation())[torch.arange(len(samples))][0]
+        files = self._files(self.parts["val"][:PROBE], self._evaluation())
+        return files[torch.arange(len(files))][0]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, which are those of their folders; looks at them."""
+        self.setup()
+        return tuple(self.classes)
+
+    def ids(self, part: str) -> tuple[str, ...]:
+        """Names of a part's images: their files, relative to the root."""
+        self.setup()
+        return tuple(Path(path).relative_to(self.root).as_posix() for path, _ in self.parts[part])
+
+    def images(self, part: str, indices: Sequence[int]) -> Tensor:
+        """Small images to look at, as bytes, (n, 3, 96, 96)."""
+        self.setup()
+        return thumbnails([self.parts[part][i][0] for i in indices])
+
+    def in_order(self, part: str) -> DataLoader[Any]:
+        """Every image of a part once, in order, as in evaluation."""
+        self.setup()
+        return self._loader(part, self.batch_size, None)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches, augmented."""
@@ -167,23 +186,27 @@ class ImageNetData(LightningDataModule):
         sampler = EpochSampler(len(samples), batch_size, seed, rank=rank, world=world)
         transform = self._evaluation(whole=whole) if seed is None else self._augmentation()
         return DataLoader(
-            ImageFiles(samples, transform, sampler, seed),
+            self._files(samples, transform, sampler, seed),
             sampler=sampler,
             batch_size=None,
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
         )
 
+    def _files(self, samples: Sequence[Sample], transform: Callable[[Any], Tensor], *draws: Any) -> ImageFiles:
+        labels = torch.tensor([label for _, label in samples])
+        return ImageFiles([path for path, _ in samples], labels, transform, *draws)
+
     def _augmentation(self) -> Callable[[Any], Tensor]:
         v2 = import_extra("torchvision.transforms.v2", extra="train")
         shortest, longest = self.scales
         scale = v2.RandomShortestSize(list(range(shortest, longest + 1)))
-        return v2.Compose([scale, v2.RandomCrop(self.image_size), v2.RandomHorizontalFlip(), *_to_tensor(v2)])  # type: ignore[no-any-return]
+        return v2.Compose([scale, v2.RandomCrop(self.image_size), v2.RandomHorizontalFlip(), *to_tensor()])  # type: ignore[no-any-return]
 
     def _evaluation(self, *, whole: bool = False) -> Callable[[Any], Tensor]:
         v2 = import_extra("torchvision.transforms.v2", extra="train")
-        middle = [] if whole else [v2.Resize(self.scales[0]), v2.CenterCrop(self.image_size)]
-        return v2.Compose([*middle, *_to_tensor(v2)])  # type: ignore[no-any-return]
+        cut = [] if whole else middle(self.image_size, self.scales[0])
+        return v2.Compose([*cut, *to_tensor()])  # type: ignore[no-any-return]
 
     def _samples(self, part: str) -> list[Sample]:
         datasets = import_extra("torchvision.datasets", extra="train")
@@ -205,47 +228,3 @@ class ImageNetData(LightningDataModule):
             "ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz from image-net.org, and "
             f'unpack them: python -c "{command}"'
         )
-
-
-class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
-    """Image files that are read a whole batch of indices at a time; workers each take whole batches.
-
-    Args:
-        samples: paths and labels.
-        transform: from a PIL image to a tensor; may draw from torch's global generator.
-        sampler: it knows the epoch; None if nothing is drawn.
-        seed: of what the transform draws for an image, together with the epoch and the image's number.
-    """
-
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        transform: Callable[[Any], Tensor],
-        sampler: EpochSampler | None = None,
-        seed: int | None = None,
-    ) -> None:
-        self.samples, self.transform, self.sampler, self.seed = samples, transform, sampler, seed
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        chosen = indices.tolist()
-        return torch.stack([self._image(i) for i in chosen]), torch.tensor([self.samples[i][1] for i in chosen])
-
-    def _image(self, index: int) -> Tensor:
-        path = self.samples[index][0]
-        pillow = import_extra("PIL.Image", extra="train")
-        try:
-            with pillow.open(path) as opened:
-                image = opened.convert("RGB")
-        except (OSError, SyntaxError) as error:  # PIL's word for some damaged files
-            raise DataError(f"{path}: not a readable image ({error})") from error
-        with torch.random.fork_rng(devices=[]):
-            if self.seed is not None and self.sampler is not None:
-                torch.manual_seed(derive_seed(self.seed, self.sampler.epoch, _STREAM, index))
-            return self.transform(image)
-
-
-def _to_tensor(v2: Any) -> list[Any]:
-    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD), v2.ToPureTensor()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -14,7 +15,7 @@ from layershift._checks import check, check_choice
 from layershift.train.data.augment import CropFlip
 from layershift.train.data.batches import Transform, batches
 from layershift.train.data.files import DataError, Part, data_root
-from layershift.train.data.preprocess import CHUNK, Standardize, Whiten, contrast_normalize, shrink
+from layershift.train.data.preprocess import CHUNK, Standardize, Whiten, contrast_normalize, shrink, stretch
 from layershift.train.data.split import stratified_order
 
 Validation: TypeAlias = Literal["split", "none"]
@@ -66,7 +67,7 @@ class ImageData(LightningDataModule):
         DataError: in `setup`, if files are absent or damaged.
     """
 
-    task: ClassVar[Literal["classification"]] = "classification"
+    task: ClassVar[Literal["classification", "multi_label"]] = "classification"
     title: ClassVar[str]
     in_channels: ClassVar[int]
     num_classes: ClassVar[int]
@@ -74,6 +75,7 @@ class ImageData(LightningDataModule):
     augmented: ClassVar[bool] = True
     official: ClassVar[dict[str, int]]
     side: int
+    class_names: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -135,6 +137,11 @@ class ImageData(LightningDataModule):
         """What a network must know of the data."""
         return {"in_channels": self.in_channels, "in_features": self.in_features, "num_classes": self.num_classes}
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes; their numbers where no names are known, or not before the files are read."""
+        return self.class_names or tuple(map(str, range(self.num_classes)))
+
     def prepare_data(self) -> None:
         """Fetch the files, if that is wanted; Lightning calls this in one process of each machine."""
         if self.download:
@@ -179,6 +186,22 @@ class ImageData(LightningDataModule):
         """Images on which layers are measured: the first of the validation part, always the same."""
         self.setup()
         return self.prepare(self.parts["val"][0][:PROBE])  # type: ignore[no-any-return]
+
+    def ids(self, part: str) -> tuple[str, ...]:
+        """Names of a part's images: the part and a number."""
+        self.setup()
+        return tuple(f"{part}/{i}" for i in range(len(self.parts[part][1])))
+
+    def images(self, part: str, indices: Sequence[int]) -> Tensor:
+        """Images to look at, as bytes, (n, C, H, W): as they were read, or, where a part holds floats, `stretch`ed."""
+        self.setup()
+        chosen = self.parts[part][0][torch.tensor(indices, dtype=torch.long)].cpu()
+        return chosen if chosen.dtype == torch.uint8 else stretch(chosen)
+
+    def in_order(self, part: str) -> DataLoader[Any]:
+        """Every image of a part once, in order, as in evaluation."""
+        self.setup()
+        return self._loader(part, EVALUATION, None, self._transform)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches, augmented."""

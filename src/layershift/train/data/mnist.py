@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from layershift.train.data.files import Layout
 from layershift.train.data.formats import parse_idx_pair
+from layershift.train.data.labels import FASHION_MNIST
 from layershift.train.data.published import PublishedImages
 
 
@@ -54,6 +55,7 @@ class FashionMNISTData(PublishedImages):
     title = "fashion_mnist"
     source = "FashionMNIST"
     in_channels, num_classes, side = 1, 10, 28
+    class_names = FASHION_MNIST
     val_share = 1 / 6
     augmented = False
     official = {"train": 60_000, "test": 10_000}  # noqa: RUF012

@@ -150,3 +150,21 @@ def shrink(images: Tensor, side: int) -> Tensor:
     """
     chunks = (F.interpolate(chunk.float(), (side, side), mode="area") for chunk in torch.split(images, CHUNK))
     return torch.cat([chunk.round().to(torch.uint8) for chunk in chunks])
+
+
+def stretch(images: Tensor) -> Tensor:
+    """Images to look at: the range of each, from its least to its largest number, as bytes from 0 to 255.
+
+    Args:
+        images: (N, C, H, W) of floats.
+
+    Returns:
+        uint8, of the same shape; 0 where an image has one number only.
+
+    Example:
+        >>> stretch(torch.tensor([[[[-1.0, 0.0], [0.0, 4.0]]]]))
+        tensor([[[[  0,  51],
+                  [ 51, 255]]]], dtype=torch.uint8)
+    """
+    low, high = (end.view(-1, 1, 1, 1) for end in images.flatten(1).aminmax(dim=1))
+    return (255 * (images - low) / torch.where(high > low, high - low, 1.0)).round().to(torch.uint8)

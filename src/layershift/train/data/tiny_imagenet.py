@@ -13,6 +13,7 @@ from torch import Tensor
 from layershift._checks import import_extra
 from layershift.train.data.files import DataError, Part
 from layershift.train.data.images import ImageData
+from layershift.train.data.photographs import read_image
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
@@ -53,6 +54,7 @@ class TinyImageNetData(ImageData):
             "train": _read(train, folder / "train"),
             "test": _read(_validation(folder / "val", classes), folder / "val"),
         }
+        self.class_names = tuple(classes)
         self.side = parts["train"][0].shape[-1]
         return parts
 
@@ -96,9 +98,4 @@ def _read(files: Sequence[tuple[Path, int]], folder: Path) -> Part:
 
 
 def _decode(path: Path) -> Tensor:
-    image = import_extra("PIL.Image", extra="train")
-    try:
-        with image.open(path) as opened:
-            return torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)
-    except (OSError, SyntaxError) as error:  # PIL's word for some damaged files
-        raise DataError(f"{path}: not a readable image ({error})") from error
+    return torch.from_numpy(np.array(read_image(path))).permute(2, 0, 1)
