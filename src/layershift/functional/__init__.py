@@ -1,5 +1,12 @@
 """Formulas: tensors in, tensors out; unreduced; without state."""
 
+from layershift.functional.approximation import (
+    composition_bound,
+    composition_delta,
+    composition_lipschitz,
+    composition_width,
+)
+from layershift.functional.batch_norm_distance import batch_norm_wasserstein
 from layershift.functional.bounds import (
     Bracket,
     clipped_moment,
@@ -11,6 +18,7 @@ from layershift.functional.bounds import (
     sliced_lower_bound,
     unitization_bound,
 )
+from layershift.functional.denoise import posterior_mean, smoothed_log_density, smoothed_score
 from layershift.functional.emd import emd
 from layershift.functional.epps_pulley import characteristic_distance, characteristic_function, epps_pulley
 from layershift.functional.gaussian import (
@@ -60,10 +68,15 @@ __all__ = [
     "SlicedTransport",
     "Transport",
     "batch_norm",
+    "batch_norm_wasserstein",
     "characteristic_distance",
     "characteristic_function",
     "chebyshev",
     "clipped_moment",
+    "composition_bound",
+    "composition_delta",
+    "composition_lipschitz",
+    "composition_width",
     "convolution_norm_bound",
     "directions",
     "effective_rank",
@@ -94,6 +107,7 @@ __all__ = [
     "normal_quantile",
     "per",
     "per_joint",
+    "posterior_mean",
     "practical_bound",
     "practical_unitization",
     "shift_bracket",
@@ -103,6 +117,8 @@ __all__ = [
     "sliced_transport",
     "sliced_wasserstein",
     "sliced_wasserstein_normal",
+    "smoothed_log_density",
+    "smoothed_score",
     "total_variation",
     "unitization",
     "unitization_bound",
