@@ -85,7 +85,10 @@ def test_other_channels_and_sizes() -> None:
     assert small_cnn(3, 7, norm="batch")(torch.randn(2, 3, 20, 16)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("name", MODELS)
+LARGE = {"vgg16"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in MODELS])
 def test_every_registered_network_is_built_from_sizes_and_a_seed(name) -> None:
     small = {"imagenet_resnet": {"depth": 50, "width": 4}, "cnn11": {"width_factor": 0.05}}.get(name, {})
     sizes = {"in_channels": 1, "in_features": 64, "num_classes": 7, "num_tokens": 50}

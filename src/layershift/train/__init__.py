@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from layershift.train.grid import demo
     from layershift.train.methods import METHODS, Method
     from layershift.train.module import Classifier
+    from layershift.train.restore import RestoredRun, load_run
     from layershift.train.run import Run, train
     from layershift.train.tables import Row, summarize
 
@@ -24,11 +25,13 @@ __all__ = [
     "Classifier",
     "Config",
     "Method",
+    "RestoredRun",
     "Row",
     "Run",
     "RunError",
     "data",
     "demo",
+    "load_run",
     "models",
     "summarize",
     "train",
@@ -39,10 +42,12 @@ _HOME = {
     "Classifier": "module",
     "Config": "config",
     "Method": "methods",
+    "RestoredRun": "restore",
     "Row": "tables",
     "Run": "run",
     "RunError": "folder",
     "demo": "grid",
+    "load_run": "restore",
     "summarize": "tables",
     "train": "run",
 }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from layershift._checks import check
 from layershift.train.config import Config
@@ -28,6 +29,28 @@ class Data(LightningDataModule):
 
     def probe(self) -> Tensor:
         """Inputs on which layers are measured, always the same."""
+        raise NotImplementedError
+
+
+class LabelledData(Data):
+    """What data whose samples have labels offer besides: all image data in `layershift.train.data`.
+
+    Attributes:
+        labels: names of the classes, or of the labels that a sample may have.
+    """
+
+    labels: tuple[str, ...]
+
+    def in_order(self, part: str) -> DataLoader[Any]:
+        """Batches of every sample of a part once, in order, as in evaluation."""
+        raise NotImplementedError
+
+    def ids(self, part: str) -> tuple[str, ...]:
+        """Names of a part's samples, in order."""
+        raise NotImplementedError
+
+    def images(self, part: str, indices: Sequence[int]) -> Tensor:
+        """Images to look at, as bytes, (n, C, H, W)."""
         raise NotImplementedError
 
 
@@ -142,7 +165,7 @@ def parameters_of(make: Callable[..., Any]) -> set[str] | None:
         ...     def __init__(self, *, size=0): ...
         >>> class Derived(Base):
         ...     def __init__(self, *, shape=(), **options): super().__init__(**options)
-        >>> sorted(parameters_of(Derived)), parameters_of(dict)
+        >>> sorted(parameters_of(Derived)), parameters_of(lambda **options: None)
         (['shape', 'size'], None)
     """
     known: set[str] = set()

@@ -104,13 +104,8 @@ def fit(
     with quiet(), computing(config), ExitStack() as stack:
         trainer = make_trainer(config, [*_shown(progress), Saving(folder.checkpoints)], bar=progress is True)
         data = build_data(config)
-        one_label = data.task == "classification"
-        check(
-            one_label or not config.test_scales,
-            "test_scales",
-            "none for data that are not of one class each",
-            data.task,
-        )
+        scalable = data.task == "classification" or not config.test_scales
+        check(scalable, "test_scales", "none for data whose samples are not of one class each", config.test_scales)
         data.trainer = trainer  # it knows the device, and which part of a batch is this process's
         on_first(data.prepare_data)
         probe = data.probe().cpu()

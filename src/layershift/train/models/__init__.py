@@ -15,6 +15,7 @@ from layershift.train.models.norms import GROUPINGS, group_norm
 from layershift.train.models.parts import Norm, NormName, NormWithOptions, he_init, make_norm, weight_layers
 from layershift.train.models.registry import MODELS
 from layershift.train.models.resnet import cifar_resnet
+from layershift.train.models.torchvision_networks import resnet18, resnet50, squeezenet1_1, vgg16
 from layershift.train.models.word_lstm import WordLSTM, word_lstm
 
 __all__ = [
@@ -35,8 +36,12 @@ __all__ = [
     "make_norm",
     "moments_mlp",
     "multi_scale_crops",
+    "resnet18",
+    "resnet50",
     "small_cnn",
+    "squeezenet1_1",
     "training_divisors",
+    "vgg16",
     "weight_layers",
     "word_lstm",
 ]
