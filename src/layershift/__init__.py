@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from layershift._version import __version__
 
 if TYPE_CHECKING:
-    from layershift import functional, integrations, measure, monitor, nn, report, train, watch
+    from layershift import dynamics, functional, integrations, measure, monitor, nn, probe, report, train, watch
     from layershift.monitor import Monitor, open_store
     from layershift.nn import convert
     from layershift.recording import record_target
@@ -21,12 +21,14 @@ __all__ = [
     "Monitor",
     "__version__",
     "convert",
+    "dynamics",
     "functional",
     "integrations",
     "measure",
     "monitor",
     "nn",
     "open_store",
+    "probe",
     "record_target",
     "regularize",
     "report",

@@ -1,4 +1,4 @@
-"""The command line: `layershift demo | train | recipes | reproduce | report | watch | --version`.
+"""The command line: `layershift demo | train | recipes | reproduce | probe | exits | report | watch | --version`.
 
 What the commands do is in `layershift.commands`; jsonargparse reads the options of a run from
 `layershift.train.config.Config`.
@@ -14,10 +14,10 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from layershift._version import __version__
-from layershift.commands import UsageError, demo, recipes, report, reproduce, say, train, watch
+from layershift.commands import UsageError, demo, exits, probe, recipes, report, reproduce, say, train, watch
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -142,6 +142,10 @@ def build() -> tuple[ArgumentParser, dict[str, tuple[Callable[..., None], list[s
     )
     sub.add_argument("--cluster", type=str, help="Address of a Ray cluster that the runs are sent to.")
     add_flags(sub)
+    sub = add(probe, None)
+    _probe_options(sub, ScaleName)
+    sub = add(exits, None)
+    _exits_options(sub)
     sub = add(report, None)
     sub.add_argument("paths", nargs="+", type=Path, help="Stores, or folders with a run.db anywhere below them.")
     sub.add_argument(
@@ -157,6 +161,48 @@ def build() -> tuple[ArgumentParser, dict[str, tuple[Callable[..., None], list[s
     return parser, parsers
 
 
+def _probe_options(sub: ArgumentParser, scale: Any) -> None:
+    from layershift.measure.label_transport import LabelMethod
+
+    words = "The folder of a run that layershift train made; data=… for other data; without a folder model=… data=…"
+    sub.add_argument("words", nargs="*", type=str, help=words)
+    sub.add_argument("--out", type=Path, default=Path("runs/probe"), help="The folder of tables and report.")
+    sub.add_argument("--scale", type=scale, default="laptop", help="Passes over the features: smoke 4, 40, paper 100.")
+    sub.add_argument("--checkpoint", choices=["last", "best"], default="last", help="Which weights of the run.")
+    sub.add_argument("--layers", nargs="+", type=str, default=[], help="Names or patterns. (default: by the network)")
+    heads = ["network", "head"]
+    sub.add_argument("--output", choices=heads, default="network", help="Layer output: the network's own, or a head.")
+    sub.add_argument("--pool", choices=["average", "flatten"], default="average", help="How maps become features.")
+    sub.add_argument("--loss", choices=["bce", "cross_entropy"], default="bce", help="What classifiers are trained by.")
+    sub.add_argument("--epochs", type=int, help="Passes over the features. (default: by scale)")
+    sub.add_argument("--learning_rate", type=float, default=0.01, help="Of the classifiers, at the start.")
+    sub.add_argument("--batch_size", type=int, default=128, help="Samples in a batch of the classifiers' training.")
+    sub.add_argument("--seed", type=int, default=0, help="Of the classifiers' weights and of the order of samples.")
+    costs = ["embeddings", "cooccurrence", "zero_one"]
+    sub.add_argument("--cost", choices=costs, help="Between labels. (default: embeddings if known, else zero_one)")
+    sub.add_argument("--embeddings", type=Path, help="A .npy file with a vector for each label, shape (K, d).")
+    distances = ["auto", "chebyshev", "jensen_shannon"]
+    text = f"Distances to the target, the main one first. (default: {' '.join(distances)})"
+    sub.add_argument("--methods", nargs="+", choices=list(get_args(LabelMethod)), default=distances, help=text)
+    sub.add_argument("--cache", action="store_true", help="Keep features on disk, in OUT/features.")
+    sub.add_argument("--overwrite", action="store_true", help="Remove an earlier probe from OUT first.")
+    sub.add_argument("--quiet", action="store_true", help="Show no progress bar.")
+
+
+def _exits_options(sub: ArgumentParser) -> None:
+    from layershift.probe.rules import RULES
+    from layershift.probe.search import Objective
+
+    sub.add_argument("folder", type=Path, help="The folder of a finished probe.")
+    sub.add_argument(
+        "--rules", nargs="+", choices=list(RULES), default=[], help="Kinds of rule. (default: those for the task)"
+    )
+    sub.add_argument("--objective", choices=list(get_args(Objective)), default="accuracy", help="What is to be large.")
+    sub.add_argument("--within", type=float, help="Take the cheapest rule that loses at most this share of it.")
+    sub.add_argument("--layers", nargs="+", type=str, default=[], help="Where samples may leave.")
+    sub.add_argument("--save", type=Path, help="A file for the network that stops early, by the first rule.")
+
+
 def _formatter() -> type[argparse.HelpFormatter]:
     from jsonargparse import DefaultHelpFormatter
 
@@ -164,6 +210,8 @@ def _formatter() -> type[argparse.HelpFormatter]:
         """Help for people: the default, where there is one, and no Python types."""
 
         def _get_help_string(self, action: argparse.Action) -> str:
+            if "(default:" in (action.help or ""):
+                return action.help or ""
             if isinstance(action.default, list):
                 return f"{action.help} (default: all)"
             shown = bool(action.option_strings) and not any(

@@ -66,6 +66,16 @@ def test_the_best_is_marked_only_when_it_is_ahead_of_the_spread(tmp_path) -> Non
     assert "are level within the spread for the highest test accuracy, ahead of c (50.3\u00a0%)" in finding(two)
 
 
+def test_the_finding_names_whose_layers_are_closest_to_the_normal_distribution(methods) -> None:
+    score = column(methods, "distance")
+    leading, _ = score.leaders()
+    assert leading
+    sentence = next(part for part in finding(methods).split(". ") if "closest" in part)
+    assert "the layers closest to N(0, I) in mean sliced W1, ahead of" in sentence
+    led = sentence.split("closest")[0].lower()
+    assert [method.name for i, method in enumerate(methods) if method.name in led] == [methods[i].name for i in leading]
+
+
 def test_of_perplexities_the_lowest_is_best(tmp_path) -> None:
     methods = make(tmp_path, {"a": [95.0, 96.0, 97.0], "b": [80.1, 80.5, 80.9]}, measure="test/perplexity")
     assert column(methods, "headline").title == "Test perplexity"

@@ -3,6 +3,8 @@
 Rooms are imported when a command needs them, so that help and version are there at once.
 """
 
+from layershift.commands.exiting import exits
+from layershift.commands.probing import probe
 from layershift.commands.runs import demo, report, train, watch
 from layershift.commands.tables import recipes, reproduce
 from layershift.commands.words import UsageError, command_of, parse_changes, say
@@ -11,7 +13,9 @@ __all__ = [
     "UsageError",
     "command_of",
     "demo",
+    "exits",
     "parse_changes",
+    "probe",
     "recipes",
     "report",
     "reproduce",

@@ -92,7 +92,11 @@ class _Exact(torch.autograd.Function):
                 continue
             y = y * (x.sum() / y.sum())
             if not slopes:
-                values[i] = ot.emd2(x, y, costs, numItermax=_PIVOTS, check_marginals=False, center_dual=False)
+                rows, columns = x > 0, y > 0  # what has no mass moves none
+                part = np.ascontiguousarray(costs[np.ix_(rows, columns)])
+                values[i] = ot.emd2(
+                    x[rows], y[columns], part, numItermax=_PIVOTS, check_marginals=False, center_dual=False
+                )
                 continue
             plan, log = ot.emd(x, y, costs, numItermax=_PIVOTS, log=True, center_dual=False)
             values[i] = (plan * costs).sum()

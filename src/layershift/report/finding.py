@@ -30,9 +30,9 @@ def finding(methods: Sequence[Method]) -> str:
 
 def _compared(score: Score, methods: Sequence[Method]) -> str:
     """One sentence on who leads a column, or why nobody can be said to."""
-    told = headline(methods) if score.key == "headline" else None
-    what = told.name if told else "mean sliced W1 to N(0, I)"
-    unit = f" {told.unit}" if told and told.unit else ""
+    main = headline(methods) if score.key == "headline" else None
+    what = main.name if main else "mean sliced W1 to N(0, I)"
+    unit = f" {main.unit}" if main and main.unit else ""
     texts = score.texts()
     told = [f"{method.name} ({text}{unit})" for method, text in zip(methods, texts, strict=True)]
     leading, alone = score.leaders()
@@ -43,8 +43,8 @@ def _compared(score: Score, methods: Sequence[Method]) -> str:
     rest = [f"{methods[i].name} ({texts[i].split(' ±')[0]}{unit})" for i in score.ranked() if i not in leading]
     who = listed([told[i] for i in leading])
     most = f"the {'highest' if score.better == 'high' else 'lowest'} {what}"
-    best = most if told else "the layers closest to N(0, I) in mean sliced W1"
-    verb = "has" if alone else "are level within the spread for" if told else "have, level within the spread,"
+    best = most if main else "the layers closest to N(0, I) in mean sliced W1"
+    verb = "has" if alone else "are level within the spread for" if main else "have, level within the spread,"
     return f"{who[0].upper()}{who[1:]} {verb} {best}, ahead of {listed(rest)}"
 
 
