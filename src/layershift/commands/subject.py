@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 TASKS: Mapping[str, Task] = {"classification": "single_label", "multi_label": "multi_label"}
 
+BATCH = 32
+"""Samples that go through a network at a time where no run says; a run's batches would be too large for small data."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -62,8 +65,7 @@ def find_subject(run: Path | None, changes: list[str], *, checkpoint: str = "las
         if run is None:
             if "model" not in values or "data" not in values:
                 raise UsageError("expected the folder of a run, or model=… and data=…")
-            config = Config().changed(values).resolved()
-            return _of_options(config)
+            return _of_options(Config(batch_size=BATCH, method="vanilla").changed(values).resolved())
         if other := [key for key in values if key not in for_data]:
             raise UsageError(f"{other[0]}: a run has its own; only data, data_options and data_root can be changed")
         found = load_run(run, checkpoint=checkpoint, data_root=for_data.get("data_root"))  # type: ignore[arg-type]
