@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import yaml
 from scipy.stats import spearmanr, t
 
 RESULTS = Path(__file__).parent / "results"
@@ -37,7 +38,7 @@ def page(name: str, folders: Sequence[Path]) -> Path:
     lines += [*_layers(probes), "", "## Claims", "", *_claims(probes)]
     lines += ["", "## Over-thinking", "", *_overthinking(probes)]
     lines += ["", "## Early exits", "", *_exits(probes), "", "```console"]
-    lines += [f"$ {_command(probe['about']['command'])}" for probe in probes]
+    lines += [f"$ {_command(line)}" for folder in folders for line in _commands(folder)]
     path = RESULTS / f"{name}.md"
     path.write_text("\n".join([*lines, "```", ""]), encoding="utf-8")
     return path
@@ -165,9 +166,19 @@ def _without_seed(text: str) -> str:
     return re.sub(r", seed \d+", "", text)
 
 
+def _commands(folder: Path) -> list[str]:
+    """How the network was trained, if a run was probed, and how it was probed."""
+    about = json.loads((folder / "probe.json").read_text(encoding="utf-8"))["about"]
+    run = yaml.safe_load((folder / "probe.yaml").read_text(encoding="utf-8"))["run"]
+    trained = (
+        [] if run is None else [yaml.safe_load((Path(run) / "config.yaml").read_text(encoding="utf-8"))["command"]]
+    )
+    return [*trained, about["command"]]
+
+
 def _command(text: str) -> str:
-    text = re.sub(r"(data_root=|--data_root )\S+", r"\1DATA", re.sub(r" --out \S+", "", text))
-    return re.sub(r"(=|\s)/\S+/(\S+)", r"\1\2", text)
+    text = re.sub(r" --(out|data_root) \S+| data_root=\S+| --quiet", "", text)
+    return re.sub(r"(=|\s)/\S*?(\w+/\w+)(?=\s|$)", r"\1runs/\2", text)  # of a run's folder the last two names
 
 
 if __name__ == "__main__":
