@@ -1,4 +1,4 @@
-"""The command line: `layershift demo | train | recipes | reproduce | probe | exits | report | watch | --version`.
+"""The command line: `layershift COMMAND`, of demo, train, recipes, reproduce, probe, exits, flow, report and watch.
 
 What the commands do is in `layershift.commands`; jsonargparse reads the options of a run from
 `layershift.train.config.Config`.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from layershift._version import __version__
-from layershift.commands import UsageError, demo, exits, probe, recipes, report, reproduce, say, train, watch
+from layershift.commands import UsageError, demo, exits, flow, probe, recipes, report, reproduce, say, train, watch
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -146,6 +146,12 @@ def build() -> tuple[ArgumentParser, dict[str, tuple[Callable[..., None], list[s
     _probe_options(sub, ScaleName)
     sub = add(exits, None)
     _exits_options(sub)
+    sub = add(flow, None)
+    sub.add_argument("--figure", type=int, choices=[1, 2, 3], help="A figure of the paper.")
+    sub.add_argument("--theorem", type=int, choices=[2, 4, 5], help="A theorem of the paper.")
+    sub.add_argument("--scale", type=ScaleName, default="laptop", help="smoke (seconds), laptop, or paper.")
+    sub.add_argument("--seed", type=int, default=0, help="Of the first start; others follow it.")
+    sub.add_argument("--out", type=Path, help="The folder of flow.json and report.html. (default: runs/flow-NAME)")
     sub = add(report, None)
     sub.add_argument("paths", nargs="+", type=Path, help="Stores, or folders with a run.db anywhere below them.")
     sub.add_argument(

@@ -4,6 +4,7 @@ Rooms are imported when a command needs them, so that help and version are there
 """
 
 from layershift.commands.exiting import exits
+from layershift.commands.flowing import flow
 from layershift.commands.probing import probe
 from layershift.commands.runs import demo, report, train, watch
 from layershift.commands.tables import recipes, reproduce
@@ -14,6 +15,7 @@ __all__ = [
     "command_of",
     "demo",
     "exits",
+    "flow",
     "parse_changes",
     "probe",
     "recipes",
