@@ -287,7 +287,7 @@ def test_a_damaged_checkpoint_is_told(tmp_path) -> None:
 
 KILLED = """
 import sys
-from tests.probe.test_fit import SHORT, batches, fit, network
+from tests.probe.test_fitting import SHORT, batches, fit, network
 fit(network(), batches(), checkpoint=sys.argv[1], cache=sys.argv[2], resume=True, **(SHORT | {"epochs": 3000}))
 """
 
@@ -297,7 +297,7 @@ def test_a_killed_training_is_resumed(tmp_path) -> None:
     folder = tmp_path / "checkpoint"
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(folder), str(tmp_path / "cache")])
     deadline = time.monotonic() + 120
-    while not (folder / "checkpoint.pt").exists() and time.monotonic() < deadline:
+    while not (folder / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.5)
     assert process.poll() is None, "the training ended before it could be killed"

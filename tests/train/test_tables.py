@@ -52,8 +52,8 @@ def test_the_report_shows_the_same_numbers(stores) -> None:
     rows = summarize(stores)
     columns = {score.key: score.spreads for score in scores(read_methods(stores))}
     for i, row in enumerate(rows):
-        assert columns["accuracy"][i].mean == pytest.approx(100 * row.accuracy.mean)
-        assert columns["accuracy"][i].sd == pytest.approx(100 * row.accuracy.sd, nan_ok=True)
+        assert columns["headline"][i].mean == pytest.approx(100 * row.accuracy.mean)
+        assert columns["headline"][i].sd == pytest.approx(100 * row.accuracy.sd, nan_ok=True)
         assert columns["distance"][i].mean == pytest.approx(row.distance.mean)
         assert columns["time"][i].mean == pytest.approx(row.milliseconds.mean)
         assert columns["time"][i].n == row.milliseconds.n
