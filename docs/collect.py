@@ -19,6 +19,7 @@ def page(out: Path) -> Path:
     name = json.loads((out / "table.json").read_text(encoding="utf-8"))["recipe"]
     text = (out / "table.md").read_text(encoding="utf-8")
     text = re.sub(r"(--data[_-]root[= ])\S+", r"\1DATA", re.sub(r" --out[= ]\S+", "", text))
+    text = re.sub(r"not found in \S+\. Put", "not found in DATA. Put", re.sub(r"root='[^']*'", "root='DATA'", text))
     path = RESULTS / f"{name.replace('/', '-')}.md"
     path.write_text(text, encoding="utf-8")
     return path

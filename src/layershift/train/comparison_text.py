@@ -109,7 +109,11 @@ def _searched(table: Comparison) -> list[str]:
 
 
 def _missing(table: Comparison) -> list[str]:
-    return [line for setting, why in table.missing.items() for line in ("", f"Not run: {setting or 'all'}. {why}")]
+    """Each reason once, with all settings that it holds for."""
+    settings: dict[str, list[str]] = {}
+    for setting, why in table.missing.items():
+        settings.setdefault(why, []).append(setting or "all")
+    return [line for why, names in settings.items() for line in ("", f"Not run: {'; '.join(names)}. {why}")]
 
 
 def _command(table: Comparison) -> list[str]:
