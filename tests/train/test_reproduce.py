@@ -181,7 +181,7 @@ def test_settings_without_data_are_left_out_and_told(monkeypatch, tmp_path) -> N
     assert {cell.setting for cell in table.cells} == {"A"}
     assert list(table.missing) == ["B", "C", "D"]
     text = (tmp_path / "table.md").read_text()
-    assert text.count("\nNot run: B. cifar10: not found in ") == 1
+    assert text.count("\nNot run: B; D. cifar10: not found in ") == 1
     assert text.count("\nNot run: C. Penn Treebank: no data in ") == 1
     assert written(tmp_path)["missing"] == table.missing
 
