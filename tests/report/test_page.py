@@ -199,4 +199,4 @@ def test_the_wheel_ships_the_templates() -> None:
     import layershift.report.page as module
 
     folder = Path(module.__file__).parent / "templates"
-    assert {path.name for path in folder.iterdir()} == {"page.html", "page.css", "page.js"}
+    assert {path.name for path in folder.iterdir()} == {"frame.html", "frame.css", "frame.js", "page.html"}

@@ -23,40 +23,20 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from layershift.report.results import Results, read_content
 
 FORMAT = "layershift flow, version 1"
 
 
-@dataclass(frozen=True)
-class Flow:
-    """The content of `flow.json`.
-
-    Attributes:
-        folder: where it lies.
-        content: what it holds.
-    """
-
-    folder: Path
-    content: Mapping[str, Any]
+class Flow(Results):
+    """The content of `flow.json`."""
 
     @property
     def name(self) -> str:
         """Which figure or theorem, and what it is called."""
         return f"{str(self.content['kind']).capitalize()} {self.content['number']}: {self.content['title']}"
-
-    def rows(self, key: str) -> list[dict[str, Any]]:
-        """A table; empty if there is none."""
-        return [dict(row) for row in self.content.get(key) or ()]
-
-    def mapping(self, key: str) -> dict[str, Any]:
-        """An object; empty if there is none."""
-        return dict(self.content.get(key) or {})
 
     @property
     def groups(self) -> list[str]:
@@ -77,27 +57,9 @@ def read_flow(folder: str | Path) -> Flow:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged or something else.
     """
-    path = Path(folder)
-    path = path / "flow.json" if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no results of a figure or theorem; “layershift flow” writes them")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged, not JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected an object with the format {FORMAT!r}")
+    absent = "no results of a figure or theorem; “layershift flow” writes them"
+    path, content = read_content(folder, "flow.json", form=FORMAT, absent=absent)
     for key in ("kind", "number", "title"):
         if content.get(key) in (None, ""):
             raise ValueError(f"{path}: expected something under {key!r}")
     return Flow(path.parent, content)
-
-
-def numeric(value: Any) -> float:
-    """A number; NaN for null and what is none.
-
-    Example:
-        >>> numeric(2), numeric(None)
-        (2.0, nan)
-    """
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan

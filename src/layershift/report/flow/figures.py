@@ -9,7 +9,7 @@ import numpy as np
 
 from layershift._checks import import_extra
 from layershift.report import style
-from layershift.report.flow.data import numeric
+from layershift.report.results import numeric
 from layershift.report.style import axis, line, plain
 
 if TYPE_CHECKING:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-from layershift._checks import import_extra
-from layershift._version import __version__
+from layershift.report.document import render_document, write_document
 from layershift.report.flow import sections
-from layershift.report.flow.data import Flow, numeric, read_flow
-from layershift.report.page import payload
-from layershift.report.words import duration, number
+from layershift.report.flow.data import Flow, read_flow
+from layershift.report.results import numeric
+from layershift.report.words import duration
 
 
 def write_flow_page(folder: str | Path, out: str | Path | None = None, *, title: str | None = None) -> Path:
@@ -43,14 +41,7 @@ def write_flow_page(folder: str | Path, out: str | Path | None = None, *, title:
     flow = read_flow(folder)
     page = render(flow, title=title)
     out = flow.folder / "report.html" if out is None else Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        draft.write_text(page, encoding="utf-8")
-        draft.replace(out)
-    finally:
-        draft.unlink(missing_ok=True)
-    return out
+    return write_document(page, out)
 
 
 def render(flow: Flow, *, title: str | None = None) -> str:
@@ -63,33 +54,21 @@ def render(flow: Flow, *, title: str | None = None) -> str:
     Returns:
         An HTML document.
     """
-    jinja = import_extra("jinja2", extra="report")
-    offline = import_extra("plotly.offline", extra="report")
-    shared = jinja.PackageLoader("layershift.report")
-    own = jinja.PackageLoader("layershift.report.flow")
-    environment = jinja.Environment(loader=own, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": number}
     shown = sections.build(flow)
-    part = {name: shared.get_source(environment, name)[0] for name in ("page.css", "page.js")}
-    return str(
-        environment.get_template("flow.html").render(
-            title=title or flow.name,
-            statement=flow.content.get("statement"),
-            finding=sections.finding(flow),
-            facts=_facts(flow),
-            command=flow.mapping("about").get("command"),
-            verdicts=sections.verdicts(flow),
-            sections=shown,
-            settings={str(k).capitalize(): _text(v) for k, v in flow.mapping("settings").items()},
-            numbers=sections.numbers(flow),
-            payload=payload(shown),
-            style=part["page.css"],
-            extra=own.get_source(environment, "flow.css")[0],
-            script=part["page.js"],
-            player=own.get_source(environment, "flow.js")[0],
-            plotly=offline.get_plotlyjs().replace("</script", "<\\/script"),
-            version=__version__,
-        )
+    command = flow.mapping("about").get("command")
+    return render_document(
+        "flow.html",
+        shown,
+        package="layershift.report.flow",
+        title=title or flow.name,
+        statement=flow.content.get("statement"),
+        finding=sections.finding(flow),
+        facts=_facts(flow),
+        commands=[command] if command else [],
+        verdicts=sections.verdicts(flow),
+        sections=shown,
+        settings={str(k).capitalize(): _text(v) for k, v in flow.mapping("settings").items()},
+        numbers=sections.numbers(flow),
     )
 
 

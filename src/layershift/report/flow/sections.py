@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from layershift.report.flow import figures
-from layershift.report.flow.data import Flow, numeric
+from layershift.report.flow.data import Flow
 from layershift.report.parts import Panel, Section
+from layershift.report.results import numeric
 from layershift.report.words import count, decimals, listed, number
 
 VERDICTS = {True: "holds", False: "does not hold", None: "–"}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from layershift.report.probe.data import Results
+from layershift.report.probe.data import ProbeResults
 
 ROWS = 6
 LEFT, RIGHT, CELL, CURVE = 104, 316, 17, 62
@@ -59,7 +59,7 @@ class Card(NamedTuple):
     height: float
 
 
-def groups(results: Results) -> list[tuple[str, str, list[Card]]]:
+def groups(results: ProbeResults) -> list[tuple[str, str, list[Card]]]:
     """The gallery: for each kind its key, a title and the cards, the most typical first."""
     samples = results.rows("gallery")
     largest = max((x for s in samples for x in s.get("distances") or () if x is not None), default=1.0) or 1.0
@@ -70,7 +70,7 @@ def groups(results: Results) -> list[tuple[str, str, list[Card]]]:
     ]
 
 
-def _card(results: Results, sample: Mapping[str, Any], largest: float) -> Card:
+def _card(results: ProbeResults, sample: Mapping[str, Any], largest: float) -> Card:
     layers, labels = results.layers, results.labels
     width = (RIGHT - LEFT) / len(layers)
     target = [int(k) for k in sample.get("target") or () if 0 <= int(k) < len(labels)]
@@ -102,7 +102,7 @@ def _card(results: Results, sample: Mapping[str, Any], largest: float) -> Card:
 
 
 def _curve(
-    results: Results, sample: Mapping[str, Any], largest: float, width: float, top: float
+    results: ProbeResults, sample: Mapping[str, Any], largest: float, width: float, top: float
 ) -> tuple[str, list[tuple[float, float, bool, str]], list[tuple[float, float, float, str]]]:
     """The path through the known distances, a dot for each, and the thresholds at the layers that they belong to."""
 

@@ -35,29 +35,20 @@ Beside it lie `gallery/*.png` and `outputs/*.npz`; of the latter the page needs 
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from layershift.report.results import Results, numeric, read_content
 
 FORMAT = "layershift probe, version 1"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LARGEST = 4_000_000
 
 
-@dataclass(frozen=True)
-class Results:
-    """The content of `probe.json`.
-
-    Attributes:
-        folder: where it lies.
-        content: what it holds.
-    """
-
-    folder: Path
-    content: Mapping[str, Any]
+class ProbeResults(Results):
+    """The content of `probe.json`."""
 
     @property
     def layers(self) -> list[str]:
@@ -80,14 +71,6 @@ class Results:
         named = [str(name) for name in self.content.get("methods") or ()]
         return named or list(dict.fromkeys(str(row.get("method")) for row in self.rows("depth")))
 
-    def rows(self, key: str) -> list[dict[str, Any]]:
-        """A table; empty if there is none."""
-        return list(self.content.get(key) or ())
-
-    def mapping(self, key: str) -> dict[str, Any]:
-        """An object; empty if there is none."""
-        return dict(self.content.get(key) or {})
-
     def image(self, name: str | None) -> str | None:
         """A picture of the folder as a data URI; None if it is missing, outside the folder, or no PNG."""
         if not name:
@@ -99,7 +82,7 @@ class Results:
         return f"data:image/png;base64,{base64.b64encode(data).decode()}" if data.startswith(_PNG) else None
 
 
-def read_results(folder: str | Path) -> Results:
+def read_results(folder: str | Path) -> ProbeResults:
     """Read `probe.json`.
 
     Args:
@@ -112,26 +95,17 @@ def read_results(folder: str | Path) -> Results:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged or something else.
     """
-    path = Path(folder)
-    path = path / "probe.json" if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no results of a probe; “layershift probe” writes them")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged, not JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected an object with the format {FORMAT!r}")
+    absent = "no results of a probe; “layershift probe” writes them"
+    path, content = read_content(folder, "probe.json", form=FORMAT, absent=absent)
     for key in ("layers", "labels"):
         if not isinstance(content.get(key), list) or not content[key]:
             raise ValueError(f"{path}: expected a list of names under {key!r}")
-    return Results(path.parent, content)
+    return ProbeResults(path.parent, content)
 
 
 def value(row: Mapping[str, Any], key: str) -> float:
     """A number of a row; NaN for null, what is missing, and what is none."""
-    found = row.get(key)
-    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else math.nan
+    return numeric(row.get(key))
 
 
 def series(rows: Sequence[Mapping[str, Any]], layers: Sequence[str], key: str) -> list[float]:

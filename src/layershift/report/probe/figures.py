@@ -9,7 +9,7 @@ import numpy as np
 
 from layershift._checks import import_extra
 from layershift.report import style
-from layershift.report.probe.data import Results, series, value
+from layershift.report.probe.data import ProbeResults, series, value
 from layershift.report.style import axis, line, plain
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def shade(place: int, count: int) -> str:
     return f"hsl({round(250 - 240 * place / max(count - 1, 1)) % 360},62%,52%)"
 
 
-def depth(results: Results, method: str) -> go.Figure:
+def depth(results: ProbeResults, method: str) -> go.Figure:
     """A distance against depth: a line for each set of data, bars of one standard error."""
     traces = []
     for k, split in enumerate(results.mapping("splits")):
@@ -57,7 +57,7 @@ def depth(results: Results, method: str) -> go.Figure:
     return style.figure(traces, layer_axis(results.layers), axis("distance to the target", rangemode="tozero"))
 
 
-def scores(results: Results) -> go.Figure:
+def scores(results: ProbeResults) -> go.Figure:
     """The four scores of the main data against depth, in per cent."""
     rows = [row for row in results.rows("scores") if row.get("split") == results.main]
     traces = []
@@ -102,7 +102,7 @@ def layer_axis(layers: Sequence[str]) -> dict[str, Any]:
     return axis("", [-0.4, len(layers) - 0.6], **ticks)
 
 
-def epochs(results: Results, key: str, title: str) -> go.Figure:
+def epochs(results: ProbeResults, key: str, title: str) -> go.Figure:
     """A distance against epochs, a line a layer.
 
     Args:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 
-from layershift.report.probe.data import Results, series, value
+from layershift.report.probe.data import ProbeResults, series, value
 from layershift.report.probe.tables import percent, plus_minus, rule_name
 from layershift.report.words import count, listed
 
 
-def finding(results: Results) -> str:
+def finding(results: ProbeResults) -> str:
     """The sentences for which there are numbers."""
     said = [*_depth(results), *_epochs(results), *_overthinking(results), *_kinds(results), *_exits(results)]
     text = " ".join(said) or f"{count(len(results.layers), 'layer')} probed; there are no numbers yet."
     return text.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
 
 
-def _depth(results: Results) -> list[str]:
+def _depth(results: ProbeResults) -> list[str]:
     first = results.methods[0] if results.methods else ""
     rows = [r for r in results.rows("depth") if r.get("split") == results.main and r.get("method") == first]
     means, errors = (series(rows, results.layers, key) for key in ("mean", "stderr"))
@@ -36,7 +36,7 @@ def _depth(results: Results) -> list[str]:
     return [sentence]
 
 
-def _epochs(results: Results) -> list[str]:
+def _epochs(results: ProbeResults) -> list[str]:
     rows = results.rows("epochs")
     epochs = sorted({int(value(row, "epoch")) for row in rows})
     inner = results.layers[:-1]
@@ -49,7 +49,7 @@ def _epochs(results: Results) -> list[str]:
     return [f"From epoch {epochs[0]} to {epochs[-1]} of the classifiers’ training it falls at {where}."]
 
 
-def _overthinking(results: Results) -> list[str]:
+def _overthinking(results: ProbeResults) -> list[str]:
     found = results.mapping("overthinking")
     accuracy, ideal = value(found, "accuracy"), value(found, "ideal")
     if not (math.isfinite(accuracy) and math.isfinite(ideal)):
@@ -61,7 +61,7 @@ def _overthinking(results: Results) -> list[str]:
     ]
 
 
-def _kinds(results: Results) -> list[str]:
+def _kinds(results: ProbeResults) -> list[str]:
     counts = results.mapping("difficulty").get("counts") or {}
     shown = [kind for kind in ("easy", "hard", "confused") if kind in counts]
     told = [f"{int(counts[kind]):,} {'' if k else 'are '}{kind}" for k, kind in enumerate(shown)]
@@ -69,7 +69,7 @@ def _kinds(results: Results) -> list[str]:
     return [f"Of {count(total, 'sample')} {listed(told)}."] if told else []
 
 
-def _exits(results: Results) -> list[str]:
+def _exits(results: ProbeResults) -> list[str]:
     rows = [row for row in results.rows("exits") if math.isfinite(value(row, "accuracy"))]
     if not rows:
         return []

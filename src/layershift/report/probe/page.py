@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-from layershift._checks import import_extra
-from layershift._version import __version__
-from layershift.report.page import payload
+from layershift.report.document import render_document, write_document
 from layershift.report.parts import Panel, Section
 from layershift.report.probe import cards, figures, sections, tables
-from layershift.report.probe.data import Results, read_results
+from layershift.report.probe.data import ProbeResults, read_results
 from layershift.report.probe.finding import finding
 from layershift.report.words import count, number
 
@@ -45,17 +42,10 @@ def write_probe_report(folder: str | Path, out: str | Path | None = None, *, tit
     results = read_results(folder)
     page = render(results, title=title)
     out = results.folder / "report.html" if out is None else Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        draft.write_text(page, encoding="utf-8")
-        draft.replace(out)
-    finally:
-        draft.unlink(missing_ok=True)
-    return out
+    return write_document(page, out)
 
 
-def render(results: Results, *, title: str | None = None) -> str:
+def render(results: ProbeResults, *, title: str | None = None) -> str:
     """The page as text.
 
     Args:
@@ -65,45 +55,34 @@ def render(results: Results, *, title: str | None = None) -> str:
     Returns:
         An HTML document.
     """
-    jinja = import_extra("jinja2", extra="report")
-    offline = import_extra("plotly.offline", extra="report")
-    shared = jinja.PackageLoader("layershift.report")
-    own = jinja.PackageLoader("layershift.report.probe")
-    environment = jinja.Environment(loader=own, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": number}
     shown = sections.build(results)
     table = _scores(results)
     about = results.mapping("about")
-    part = {name: shared.get_source(environment, name)[0] for name in ("page.css", "page.js")}
-    return str(
-        environment.get_template("probe.html").render(
-            title=title or str(about.get("title") or "What each layer knows"),
-            finding=finding(results),
-            facts=_facts(results),
-            command=about.get("command"),
-            sections={section.key: section for section in shown},
-            scores=table,
-            layers=tables.layers(results),
-            overthinking=tables.overthinking(results),
-            overthinking_n=results.mapping("overthinking").get("n"),
-            exits=tables.exits(results),
-            gallery=cards.groups(results),
-            kinds=_kinds(results),
-            place=cards,
-            numbers=tables.numbers(results),
-            main=results.main,
-            layer_names=results.layers,
-            payload=payload([*shown, *([table] if table else [])]),
-            style=part["page.css"],
-            extra=own.get_source(environment, "probe.css")[0],
-            script=part["page.js"],
-            plotly=offline.get_plotlyjs().replace("</script", "<\\/script"),
-            version=__version__,
-        )
+    command = about.get("command")
+    return render_document(
+        "probe.html",
+        [*shown, *([table] if table else [])],
+        package="layershift.report.probe",
+        title=title or str(about.get("title") or "What each layer knows"),
+        finding=finding(results),
+        facts=_facts(results),
+        commands=[command] if command else [],
+        sections={section.key: section for section in shown},
+        scores=table,
+        layers=tables.layers(results),
+        overthinking=tables.overthinking(results),
+        overthinking_n=results.mapping("overthinking").get("n"),
+        exits=tables.exits(results),
+        gallery=cards.groups(results),
+        kinds=_kinds(results),
+        place=cards,
+        numbers=tables.numbers(results),
+        main=results.main,
+        layer_names=results.layers,
     )
 
 
-def _scores(results: Results) -> Section | None:
+def _scores(results: ProbeResults) -> Section | None:
     """The plot beside the table of layers."""
     if not results.rows("scores"):
         return None
@@ -112,7 +91,7 @@ def _scores(results: Results) -> Section | None:
     return Section("layers", "Layer by layer", "", [panel], 1, "", legend=legend)
 
 
-def _facts(results: Results) -> dict[str, str]:
+def _facts(results: ProbeResults) -> dict[str, str]:
     """What was probed, on what, and with which costs."""
     about = {k: v for k, v in results.mapping("about").items() if k not in ("title", "command")}
     cost, splits = results.mapping("cost"), results.mapping("splits")
@@ -133,7 +112,7 @@ def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
 
 
-def _kinds(results: Results) -> str:
+def _kinds(results: ProbeResults) -> str:
     """What easy, hard and confused mean here, in a sentence."""
     told = results.mapping("difficulty")
     if not told:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from layershift.report.parts import Panel, Section
 from layershift.report.probe import figures
-from layershift.report.probe.data import Results
+from layershift.report.probe.data import ProbeResults
 from layershift.report.words import count, listed
 
 
-def build(results: Results) -> list[Section]:
+def build(results: ProbeResults) -> list[Section]:
     """The sections for which there are data."""
     made = (_depth(results), _epochs(results), _samples(results), _course(results))
     return [section for section in made if section is not None]
 
 
-def _depth(results: Results) -> Section | None:
+def _depth(results: ProbeResults) -> Section | None:
     rows = results.rows("depth")
     methods = [m for m in results.methods if any(row.get("method") == m for row in rows)]
     panels = [
@@ -38,7 +38,7 @@ def _depth(results: Results) -> Section | None:
     return Section("depth", title, lead, panels[1:], columns, caption, legend=legend, overview=panels[:1])
 
 
-def _epochs(results: Results) -> Section | None:
+def _epochs(results: ProbeResults) -> Section | None:
     kinds = {
         "epochs": ("Distance to the target", "distance to the target"),
         "adjacent": ("Distance from one recorded epoch to the next", "distance between epochs"),
@@ -64,7 +64,7 @@ def _epochs(results: Results) -> Section | None:
     return Section("epochs", "Through training", lead, panels, len(panels), caption, legend=legend)
 
 
-def _samples(results: Results) -> Section | None:
+def _samples(results: ProbeResults) -> Section | None:
     samples = [sample for sample in results.rows("gallery") if sample.get("distributions")]
     if not samples:
         return None
@@ -85,7 +85,7 @@ def _samples(results: Results) -> Section | None:
     )
 
 
-def _course(results: Results) -> Section | None:
+def _course(results: ProbeResults) -> Section | None:
     course = results.mapping("course")
     samples = course.get("samples") or []
     if not samples:

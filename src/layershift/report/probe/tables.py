@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from layershift.report.parts import Table
-from layershift.report.probe.data import Results, series, value
+from layershift.report.probe.data import ProbeResults, series, value
 from layershift.report.probe.figures import SCORE_NAMES
 from layershift.report.words import decimals, number
 
@@ -28,7 +28,7 @@ def percent(share: float, stderr: float = math.nan) -> str:
     return f"{100 * share:.2f}" + (f" ± {100 * stderr:.2f}" if math.isfinite(stderr) else "")
 
 
-def layers(results: Results) -> Table | None:
+def layers(results: ProbeResults) -> Table | None:
     """Scores and distance of each layer on the main data."""
     rows = [row for row in results.rows("scores") if row.get("split") == results.main]
     first = results.methods[0] if results.methods else ""
@@ -58,7 +58,7 @@ def plus_minus(mean: float, stderr: float) -> str:
     return f"{mean:.{places}f} ± {stderr:.{places}f}"
 
 
-def overthinking(results: Results) -> Table | None:
+def overthinking(results: ProbeResults) -> Table | None:
     """Tables 2 and 3 of the paper, with both ways to count."""
     found = results.mapping("overthinking")
     rows = found.get("rows") or []
@@ -79,7 +79,7 @@ def overthinking(results: Results) -> Table | None:
     return Table(["Layer", "First right here, wrong in the end, %", "Right here, wrong in the end, %"], table)
 
 
-def exits(results: Results) -> Table | None:
+def exits(results: ProbeResults) -> Table | None:
     """Rules for early exits beside the full network."""
     rows = results.rows("exits")
     if not rows:
@@ -143,7 +143,7 @@ def rule_name(rule: Any) -> str:
     return str(rule)
 
 
-def numbers(results: Results) -> list[dict[str, Any]]:
+def numbers(results: ProbeResults) -> list[dict[str, Any]]:
     """Every number of the page, a row each."""
     main = results.methods[0] if results.methods else ""
     to_epoch = "distance to epoch {}, {}".format
