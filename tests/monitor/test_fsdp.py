@@ -14,19 +14,21 @@ from torch.distributed.fsdp import fully_shard
 from layershift.monitor import Monitor, Record, open_store
 
 X = torch.randn(24, 6, generator=torch.Generator().manual_seed(0))
+MEASURES = ("moments", "normality", "speeds")
 PROBE = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
 
 
 def network() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Sequential(nn.Linear(8, 8), nn.ReLU()), nn.Linear(8, 3))
+    inner = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.ReLU())
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), inner, nn.Linear(8, 3))
 
 
 def train(model: nn.Module, x: torch.Tensor, folder: str, on: str, probe: torch.Tensor) -> None:
     """Two steps, both measured."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     options = {"on": "probe", "probe": probe} if on == "probe" else {}
-    with Monitor(model, store=f"{folder}/{on}.db", every=1, **options) as monitor:
+    with Monitor(model, store=f"{folder}/{on}.db", measures=MEASURES, every=1, **options) as monitor:
         for i in range(2):
             with monitor.step(i):
                 loss = model(x).square().mean()
@@ -62,6 +64,7 @@ def test_a_sharded_network_is_measured_as_the_whole_one(tmp_path: Path) -> None:
         found, expected = numbers(tmp_path / f"{on}.db"), numbers(tmp_path / "one" / f"{on}.db")
         assert found.keys() == expected.keys()
         assert {step for step, *_ in found} == {0, 1}
+        assert {m for step, _, _, m in found if step == 1} >= {"mean", "normality", "effective_rate", "speed", "turn"}
         for key, record in found.items():
             assert record.n == expected[key].n, key
             assert record.value == pytest.approx(expected[key].value, rel=1e-3, abs=1e-5, nan_ok=True), key

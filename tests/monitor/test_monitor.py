@@ -388,7 +388,7 @@ def test_errors_say_what_was_expected(tmp_path) -> None:
     with pytest.raises(ValueError, match="every: expected a number of steps, 1 or more, got 0"):
         Monitor(model, every=0)
     with pytest.raises(
-        ValueError, match="measures: expected one of 'moments', 'normality', 'health', 'shift', got 'moment'"
+        ValueError, match="measures: expected one of 'moments', 'normality', 'health', 'shift', 'speeds', got 'moment'"
     ):
         Monitor(model, measures=["moment"])
     with pytest.raises(ValueError, match="measures: expected a sequence of measures, got 'moments'"):

@@ -34,6 +34,7 @@ from layershift.dynamics.separation import covering_radius, least_loss, separati
 from layershift.dynamics.steps import Descent, descend
 from layershift.dynamics.velocities import Problem, Velocity, VelocityField, velocity
 from layershift.dynamics.width_convergence import convergence_in_width
+from layershift.measure.neuron_speeds import NeuronSpeeds, Speeds, speeds
 
 if TYPE_CHECKING:
     from layershift.dynamics.manifold import BatchNormManifold, on_manifold
@@ -42,7 +43,9 @@ __all__ = [
     "BatchNormManifold",
     "Descent",
     "Flow",
+    "NeuronSpeeds",
     "Problem",
+    "Speeds",
     "Trajectory",
     "TwoLayer",
     "TwoLayerBN",
@@ -77,6 +80,7 @@ __all__ = [
     "second_moment",
     "separation_radius",
     "sigma_norm",
+    "speeds",
     "tangent_projection",
     "teacher_loss",
     "to_ellipsoid",

@@ -6,6 +6,7 @@ from layershift.measure.health import Health
 from layershift.measure.label_transport import LabelTransport
 from layershift.measure.moments import Moments
 from layershift.measure.multilabel import MultiLabelResult, MultiLabelScores
+from layershift.measure.neuron_speeds import NeuronSpeeds, Speeds, speeds
 from layershift.measure.normality import Normality
 from layershift.measure.pairs import ShiftBounds
 from layershift.measure.shift import Shift
@@ -19,8 +20,11 @@ __all__ = [
     "Moments",
     "MultiLabelResult",
     "MultiLabelScores",
+    "NeuronSpeeds",
     "Normality",
     "Shift",
     "ShiftBounds",
+    "Speeds",
     "critic_distances",
+    "speeds",
 ]

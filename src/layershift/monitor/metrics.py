@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from layershift._checks import check, check_choice
@@ -15,18 +15,28 @@ from layershift._checks import check, check_choice
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
-    MeasureLike: TypeAlias = str | Metric | Callable[[], Metric]
+    from layershift.measure import Estimate
+
+    MeasureLike: TypeAlias = str | Metric | Callable[[], Metric] | "ModelMeasure"
 
 
 _NAMED = {"moments": "Moments", "normality": "Normality", "health": "Health", "shift": "Shift"}
 
 
+@runtime_checkable
+class ModelMeasure(Protocol):
+    """Measures a network's parameters, once at the end of a measured step, where a metric measures outputs."""
+
+    def of_model(self, model: nn.Module) -> Iterable[tuple[str, list[int], Mapping[str, Estimate]]]:
+        """For each layer its name, the units that stand alone, and estimates by name."""
+
+
 class Result(NamedTuple):
-    """What one metric says of one layer: an estimate, or several by name."""
+    """What is known of one layer: estimates by name, those of single units ending in "/units", and which these are."""
 
     layer: str
-    metric: Metric
-    estimates: Any
+    units: list[int]
+    estimates: Mapping[str, Estimate]
 
 
 class LayerMetrics:
@@ -37,11 +47,15 @@ class LayerMetrics:
 
     Args:
         layers: their names.
-        measures: names, metrics, or functions that make them.
+        measures: names, metrics, or functions that make them; and measures of the network's parameters.
+        model: whose parameters are measured.
     """
 
-    def __init__(self, layers: Iterable[str], measures: Sequence[MeasureLike]) -> None:
-        self._metrics = {name: [_make(measure) for measure in measures] for name in layers}
+    def __init__(self, layers: Iterable[str], measures: Sequence[MeasureLike], model: nn.Module | None = None) -> None:
+        self._model = model
+        self._of_model = [made for measure in measures if (made := _model_measure(measure)) is not None]
+        of_outputs = [measure for measure in measures if _model_measure(measure) is None]
+        self._metrics = {name: [_make(measure) for measure in of_outputs] for name in layers}
         self._before: dict[tuple[str, int], Tensor] = {}
         self._now: dict[tuple[str, int], Tensor] = {}
         self._calls = dict.fromkeys(self._metrics, 0)
@@ -53,9 +67,9 @@ class LayerMetrics:
         return any(_compares(metric) for metrics in self._metrics.values() for metric in metrics)
 
     @property
-    def seen(self) -> bool:
-        """Whether any layer has run since the last `reset`."""
-        return any(self._calls.values())
+    def missed(self) -> bool:
+        """Whether outputs are to be measured, and no layer has run since the last `reset`."""
+        return any(self._metrics.values()) and not any(self._calls.values())
 
     def see(self, layer: str, output: Tensor) -> None:
         """Take in an output of a layer; what another layer has just given (`nn.Identity`) is not measured again.
@@ -85,7 +99,7 @@ class LayerMetrics:
             raise type(error)(f"layer {layer!r}: {error}") from error
 
     def results(self) -> Iterator[Result]:
-        """What the metrics say, measure by measure, of those layers that ran."""
+        """What the metrics say, measure by measure, of those layers that ran; then what is known of parameters."""
         with torch.no_grad():
             for column in zip(*self._metrics.values(), strict=True):
                 found = [
@@ -93,7 +107,10 @@ class LayerMetrics:
                 ]
                 if found:
                     names, metrics = zip(*found, strict=True)
-                    yield from map(Result, names, metrics, _compute(metrics))
+                    yield from map(_result, names, metrics, _compute(metrics))
+            for measure in self._of_model:
+                assert self._model is not None
+                yield from (Result(*known) for known in measure.of_model(self._model))
 
     def keep(self) -> None:
         """What was seen since the last `reset` is what later outputs are compared with."""
@@ -134,6 +151,22 @@ def _compute(metrics: Sequence[Any]) -> Sequence[Any]:
     return [metric.compute() for metric in metrics]
 
 
+def _result(layer: str, metric: Any, found: Any) -> Result:
+    """What a metric says: an estimate, called after the metric, or several by name."""
+    name = getattr(metric, "measure_name", type(metric).__name__.lower())
+    units = getattr(metric, "unit_indices", None)
+    named = found if isinstance(found, Mapping) else {name: found}
+    return Result(layer, [] if units is None else units.tolist(), named)
+
+
+def _model_measure(measure: MeasureLike) -> ModelMeasure | None:
+    if isinstance(measure, str) and measure == "speeds":  # a metric makes another one of ==
+        from layershift.measure import Speeds
+
+        return Speeds()
+    return measure if isinstance(measure, ModelMeasure) else None
+
+
 def _make(measure: MeasureLike) -> Metric:
     """A metric of one layer's own."""
     from torchmetrics import Metric  # here, because it takes seconds, and opening a store needs none of it
@@ -141,11 +174,12 @@ def _make(measure: MeasureLike) -> Metric:
     from layershift import measure as room
 
     if isinstance(measure, str):
-        check_choice("measures", measure, _NAMED)
+        check_choice("measures", measure, (*_NAMED, "speeds"))
         named: Metric = getattr(room, _NAMED[measure])()
         return named
     if isinstance(measure, Metric):
         return copy.deepcopy(measure)
+    assert not isinstance(measure, ModelMeasure)
     made = measure()
     check(isinstance(made, Metric), "measures", "names, metrics, or functions that make metrics", repr(measure))
     return made

@@ -41,9 +41,10 @@ class Monitor:
     Args:
         model: the network; wrappers of `torch.compile` and data parallelism are looked through.
         layers: which layers, by name pattern or class, see `layershift.capture.select_layers`.
-        measures: names (`"moments"`, `"normality"`, `"health"`, `"shift"`), metrics of `layershift.measure`, or
-            functions that make them; each layer gets a copy of its own. Those that compare steps, as `"shift"` does,
-            need `on="probe"`.
+        measures: names (`"moments"`, `"normality"`, `"health"`, `"shift"`, `"speeds"`), metrics of
+            `layershift.measure`, or functions that make them; each layer gets a copy of its own. Those that compare
+            outputs of two steps, as `"shift"` does, need `on="probe"`. `"speeds"` is of weights, see
+            `layershift.measure.Speeds`.
         store: where records go: the path of a store (continued, if it exists), an open `Store`, or None for memory.
         every: how many steps lie between two measured ones; step 0 is measured.
         on: `"batch"` measures what the network computes in the step, all of its forwards; `"probe"` runs a frozen batch
@@ -98,7 +99,7 @@ class Monitor:
             check(not is_compiled(model), "on", "'probe' for a compiled model, which runs no new hooks", "'batch'")
         self.every = every
         self._layers = select_layers(unwrap(model), layers)
-        self._metrics = LayerMetrics(self._layers, measures)
+        self._metrics = LayerMetrics(self._layers, measures, unwrap(model))
         check(
             on == "probe" or not self._metrics.needs_reference,
             "on",
@@ -270,7 +271,7 @@ class Monitor:
             self._metrics.see(name, output)
 
     def _measure(self, step: int) -> None:
-        if not self._metrics.seen:
+        if self._metrics.missed:
             warnings.warn(
                 f"step {step}: none of the watched layers ran inside the monitor's step, so nothing was measured; "
                 'for a compiled model use on="probe"',
@@ -284,15 +285,9 @@ class Monitor:
             self.flush()
 
     def _add(self, step: int, result: Result) -> None:
-        """Take over what a metric says: an estimate, called after the metric, or several by name."""
-        layer, metric, found = result
-        name = getattr(metric, "measure_name", type(metric).__name__.lower())
-        named = found if isinstance(found, Mapping) else {name: found}
-        chosen = getattr(metric, "unit_indices", None)
-        units = [] if chosen is None else chosen.tolist()
-        for measure, estimate in named.items():
-            record = Record(step, layer, measure.removesuffix("/units"), 0.0)
-            self._pending.add_estimate(record, estimate, units)
+        for measure, estimate in result.estimates.items():
+            record = Record(step, result.layer, measure.removesuffix("/units"), 0.0)
+            self._pending.add_estimate(record, estimate, result.units)
 
     def _report_cost(self) -> None:
         """Record what the last measured step cost, now that all of it is known."""
