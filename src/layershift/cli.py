@@ -168,7 +168,7 @@ def build() -> tuple[ArgumentParser, dict[str, tuple[Callable[..., None], list[s
 
 
 def _probe_options(sub: ArgumentParser, scale: Any) -> None:
-    from layershift.measure.label_transport import LabelMethod
+    from layershift.functional.label_transport import LabelMethod
 
     words = "The folder of a run that layershift train made; data=… for other data; without a folder model=… data=…"
     sub.add_argument("words", nargs="*", type=str, help=words)

@@ -120,7 +120,7 @@ def test_the_rows_say_how() -> None:
         return depth_table(made(), cost, method=method)[0].estimator
 
     assert words(COST, "auto") == "exact transport"
-    assert words(COST, "printed").startswith("twice the Sinkhorn divergence")
+    assert words(COST, "printed").startswith("Sinkhorn divergence, 2 W(a,b) - W(a,a) - W(b,b)")
     assert words(None, "chebyshev") == "Chebyshev distance"
     torch.testing.assert_close(
         sample_distances(made(), zero_one_cost(K)), sample_distances(made(), None, method="total_variation")

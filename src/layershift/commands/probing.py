@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from layershift.commands.subject import Subject
-    from layershift.measure.label_transport import LabelMethod
+    from layershift.functional.label_transport import LabelMethod
     from layershift.probe import LayerOutputs, Probe
     from layershift.train.config import ScaleName
 

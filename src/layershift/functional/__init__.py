@@ -37,6 +37,7 @@ from layershift.functional.label_distance import (
     total_variation,
     zero_one_cost,
 )
+from layershift.functional.label_transport import LabelDistances, label_transport
 from layershift.functional.laplace import laplace_cdf, laplace_quantile, wasserstein_laplace
 from layershift.functional.lipschitz import convolution_norm_bound, linear_norm
 from layershift.functional.normal_distance import NormalDistance, normal_distance, normal_floor
@@ -63,6 +64,7 @@ from layershift.functional.wasserstein1d import wasserstein, wasserstein_normal
 
 __all__ = [
     "Bracket",
+    "LabelDistances",
     "NormalDistance",
     "Sinkhorn",
     "SlicedTransport",
@@ -92,6 +94,7 @@ __all__ = [
     "jensen_shannon",
     "label_cost",
     "label_distribution",
+    "label_transport",
     "laplace_cdf",
     "laplace_quantile",
     "layer_norm",

@@ -10,16 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from layershift._checks import check, check_choice, check_floating
-from layershift.functional.emd import emd, is_zero_one
-from layershift.functional.label_distance import chebyshev, jensen_shannon, label_distribution, total_variation
-from layershift.functional.sinkhorn import converging_divergence, sinkhorn
-from layershift.measure.label_transport import LabelMethod, auto_method
+from layershift._checks import check, check_floating
+from layershift.functional.label_distance import label_distribution
+from layershift.functional.label_transport import LabelMethod, label_transport, method_words, resolve_method
 from layershift.probe.outputs import LayerOutputs
 
-METHODS = ("auto", "emd", "sinkhorn", "divergence", "printed", "total_variation", "chebyshev", "jensen_shannon")
 EPS = 0.01
-_WITHOUT_COST = {"total_variation": total_variation, "chebyshev": chebyshev, "jensen_shannon": jensen_shannon}
 _BLOCK = 4096
 
 
@@ -138,7 +134,7 @@ def depth_table(
         distances = sample_distances(outputs, cost, method=method, eps=eps, max_iter=max_iter)
     expected = (len(outputs.layers), len(outputs.targets))
     check(tuple(distances.shape) == expected, "distances", f"shape {expected}", distances)
-    words = estimator_words(cost, method, eps)
+    words = method_words(resolve_method(method, cost), eps)
     return [DepthRow(name, *mean_of(row), words) for name, row in zip(outputs.layers, distances, strict=True)]
 
 
@@ -205,7 +201,7 @@ def adjacent_table(
         "Towards interpreting deep neural networks via understanding layer behaviors", figure 15.
     """
     rows = []
-    words = estimator_words(cost, method, eps)
+    words = method_words(resolve_method(method, cost), eps)
     for epoch, other in itertools.pairwise(sorted(history)):
         before, after = history[epoch], history[other]
         same = (before.layers, before.ids) == (after.layers, after.ids)
@@ -230,73 +226,30 @@ def mean_of(distances: Tensor) -> tuple[float, float, int, int]:
     return float(known.mean()) if n else float("nan"), stderr, n, len(distances) - n
 
 
-def estimator_words(cost: Tensor | None, method: LabelMethod, eps: float) -> str:
-    """How a distance is computed, in a few words.
-
-    Example:
-        >>> estimator_words(None, "jensen_shannon", 0.01)
-        'Jensen-Shannon divergence'
-    """
-    method = _chosen(cost, method)
-    share = f"eps {eps:g} of the largest cost"
-    return {
-        "emd": "exact transport",
-        "sinkhorn": f"sharp cost of entropic transport, {share}",
-        "divergence": f"Sinkhorn divergence of the sharp cost, {share}",
-        "printed": f"twice the Sinkhorn divergence of the sharp cost, as printed, {share}",
-        "total_variation": "total variation",
-        "chebyshev": "Chebyshev distance",
-        "jensen_shannon": "Jensen-Shannon divergence",
-    }[method]
-
-
-def _chosen(cost: Tensor | None, method: LabelMethod) -> LabelMethod:
-    check_choice("method", method, METHODS)
-    if method in _WITHOUT_COST:
-        return method
-    check(cost is not None, "cost", f"costs of shape (K, K) for method {method!r}", cost)
-    assert cost is not None
-    if method == "auto":
-        return "emd" if is_zero_one(cost) else auto_method(cost.device)
-    return method
-
-
 def _distances(a: Tensor, b: Tensor, cost: Tensor | None, method: LabelMethod, eps: float, max_iter: int) -> Tensor:
     """Distances between tables of shape `(L, N, K)`, all rows in blocks; NaN where a row is no distribution."""
     if cost is not None:
         check_floating("cost", cost)
         check(tuple(cost.shape) == (a.shape[2],) * 2, "cost", f"shape {(a.shape[2],) * 2}, as there are labels", cost)
-    method = _chosen(cost, method)
+    equal = resolve_method(method, cost) == "equal"
     shape = a.shape[:2]
     found = a.new_full((shape[0] * shape[1],), torch.nan)
     known = (a.isfinite().all(-1) & b.isfinite().all(-1)).flatten().nonzero().flatten()
     a, b = a.flatten(0, 1), b.flatten(0, 1)
     missed = 0
     for block in torch.split(known, _BLOCK) if len(known) else ():
-        distance, converged = _block(a[block].double(), b[block].double(), cost, method, eps, max_iter)
+        distance, converged = label_transport(
+            a[block].double(),
+            b[block].double(),
+            None if cost is None else cost.to(a.device, torch.float64),
+            method=method,
+            eps=eps,
+            max_iter=max_iter,
+            equal_costs=equal,
+        )
         found[block] = distance.float()
         missed += int((~converged).sum())
     if missed:
         text = f"{missed} of {len(known)} distances did not converge in {max_iter} iterations at eps={eps:g}"
         warnings.warn(f"{text}; raise max_iter or eps", RuntimeWarning, stacklevel=3)
     return found.view(shape)
-
-
-def _block(a: Tensor, b: Tensor, cost: Tensor | None, method: str, eps: float, max_iter: int) -> tuple[Tensor, Tensor]:
-    """Distances, and whether each converged."""
-    always = torch.ones(len(a), dtype=torch.bool, device=a.device)
-    if method in _WITHOUT_COST:
-        return _WITHOUT_COST[method](a, b), always
-    assert cost is not None
-    cost = cost.to(a)
-    if method == "sinkhorn":
-        plan = sinkhorn(a, b, cost, eps, max_iter)
-        return plan.cost, plan.converged
-    if method in ("divergence", "printed"):
-        form = "printed" if method == "printed" else "debiased"
-        return converging_divergence(a, b, cost, eps, max_iter, 1e-6, form=form, of="cost")
-    several = (b > 0).sum(1) > 1
-    exact = (a * cost[:, b.argmax(1)].T).sum(1)  # one label: all mass goes there
-    if bool(several.any()):
-        exact[several] = emd(a[several], b[several], cost)
-    return exact, always

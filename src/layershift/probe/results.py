@@ -16,7 +16,7 @@ from torch import Tensor
 
 from layershift._checks import check
 from layershift._version import __version__
-from layershift.measure.label_transport import LabelMethod
+from layershift.functional.label_transport import LabelMethod
 from layershift.measure.multilabel import MultiLabelScores
 from layershift.probe.depth import adjacent_table, depth_table, epoch_table, sample_distances
 from layershift.probe.difficulties import difficulty
