@@ -6,17 +6,14 @@ an animation beside them, and writes what the page says to `docs/images/batch-no
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import platform
 import tempfile
-from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
+from _pictures import BLUE, GREEN, GREY, PURPLE, RED, Record, main
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -25,16 +22,9 @@ from layershift.dynamics.experiments import run_flow
 from layershift.dynamics.metric import to_ellipsoid
 from layershift.report.flow.sections import VERDICTS, plus_minus
 
-IMAGES = Path(__file__).parent / "images"
-RECORD = IMAGES / "batch-norm-geometry.json"
-BLUE, PURPLE, GREEN, RED, GREY = "#1E7FC2", "#CC79A7", "#009E73", "#D55E00", "#8a8f98"
-INK = {"light": "#3c4350", "dark": "#d5d9e0"}
 EXPERIMENTS = [("figure", 1), ("figure", 2), ("figure", 3), ("theorem", 2), ("theorem", 4), ("theorem", 5)]
 MOVING = 60  # neurons of the animation
 DRAWN = 40  # neurons of a circle
-
-Record = dict[str, Any]
-
 
 # What is computed
 
@@ -246,53 +236,10 @@ def animation(found: Record) -> str:
     return ANIMATION.replace("DATA", json.dumps(rings, separators=(",", ":")))
 
 
-def style(ink: str) -> dict[str, object]:
-    """Transparent paper, and one ink for all that is not data."""
-    inked = dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.labelcolor"), ink
-    )
-    return inked | {
-        "figure.facecolor": "none",
-        "axes.facecolor": "none",
-        "savefig.facecolor": "none",
-        "axes.grid": True,
-        "grid.color": ink,
-        "grid.alpha": 0.15,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 9,
-        "font.size": 8.5,
-        "legend.frameon": False,
-        "figure.constrained_layout.use": True,
-        "svg.hashsalt": "layershift",
-    }
-
-
-def main() -> None:
-    """Compute, record, draw."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--draw-only", action="store_true", help="from the record, without computing it again")
-    parser.add_argument("--table", action="store_true", help="print the record's tables, and do nothing else")
-    parser.add_argument("--out", type=Path, default=IMAGES)
-    parser.add_argument("--format", default="svg")
-    given = parser.parse_args()
-    if not given.draw_only and not given.table:
-        RECORD.write_text(json.dumps(record(), separators=(",", ":")) + "\n", encoding="utf-8")
-    found = json.loads(RECORD.read_text(encoding="utf-8"))
-    for kind, number in EXPERIMENTS:
-        print(f"{kind} {number}", table(found, kind, number), sep="\n")
-    if given.table:
-        return
-    (given.out / "batch-norm-geometry.html").write_text(animation(found), encoding="utf-8")
-    for theme, ink in INK.items():
-        with mpl.rc_context(style(ink)):
-            for name, draw in FIGURES.items():
-                figure = draw(found)
-                metadata = {"Date": None} if given.format == "svg" else None
-                figure.savefig(given.out / f"batch-norm-geometry-{name}-{theme}.{given.format}", metadata=metadata)
-                plt.close(figure)
+def tables(found: Record) -> str:
+    """The verdicts of all experiments."""
+    return "\n".join(f"{kind} {number}\n{table(found, kind, number)}" for kind, number in EXPERIMENTS)
 
 
 if __name__ == "__main__":
-    mpl.use("agg")
-    main()
+    main("batch-norm-geometry", record=record, table=tables, figures=FIGURES, others={".html": animation})

@@ -6,15 +6,12 @@ Draws each figure for light and for dark pages into `docs/images/`, and writes w
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import platform
 from collections.abc import Callable
-from pathlib import Path
 
-import matplotlib as mpl
 import torch
+from _pictures import BLUE, GREEN, GREY, RED, Record, main
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from torch import Tensor
@@ -23,11 +20,6 @@ from layershift import functional as lf
 from layershift.dynamics.denoising_flow import backward_heat, denoising_flow, flow_wasserstein
 from layershift.dynamics.residual_teacher import optimal_map
 
-IMAGES = Path(__file__).parent / "images"
-RECORD = IMAGES / "layer-theory.json"
-# Colours that part for colour-blind eyes too (Okabe and Ito), and ink for both kinds of page.
-BLUE, RED, GREEN, GREY = "#1E7FC2", "#D55E00", "#009E73", "#8a8f98"
-INK = {"light": "#3c4350", "dark": "#d5d9e0"}
 BLUR, NOISE, TIME, STEPS, POINTS, SEEDS = 0.1, 0.02, 0.1, 20, 600, 5
 SHOWN = 1500  # points of the picture
 
@@ -115,7 +107,7 @@ def smoothed_variance(noise: float, t: float) -> float:
     return middle
 
 
-def record() -> dict[str, object]:
+def record() -> Record:
     """All curves of all seeds, and how they were made."""
     settings = {"blur": BLUR, "noise": NOISE, "time": TIME, "steps": STEPS, "points": POINTS, "seeds": SEEDS}
     versions = {"torch": torch.__version__, "python": platform.python_version()}
@@ -125,7 +117,7 @@ def record() -> dict[str, object]:
     return {"settings": settings, "versions": versions, "curves": rounded, "variances": variances}
 
 
-def table(found: dict[str, object]) -> str:
+def table(found: Record) -> str:
     """W2 at the start, at its least and at the end, mean and standard deviation over seeds, as Markdown."""
     settings, all_curves = found["settings"], found["curves"]
     lines = ["| layers on | to | start | least | at t | end | two draws of the target |", "| --- " * 7 + "|"]
@@ -144,7 +136,7 @@ def table(found: dict[str, object]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def variance_table(found: dict[str, object]) -> str:
+def variance_table(found: Record) -> str:
     """What is left of a Gaussian's variance, in samples and by both equations, as Markdown."""
     lines = ["| noise of a layer | variance of the points | smoothed equation | equation |", "| --- " * 4 + "|"]
     for noise, left in found["variances"].items():
@@ -161,7 +153,7 @@ def spread(x: Tensor) -> str:
 # What is drawn
 
 
-def draw_maps(_: dict[str, object]) -> plt.Figure:
+def draw_maps(_: Record) -> plt.Figure:
     """Theorem 1: the two maps and what a regression finds, and how far they are apart."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.3))
     data, t = torch.tensor([[-1.0], [-0.2], [0.9]], dtype=torch.float64), 0.1
@@ -205,7 +197,7 @@ def bend(x: Tensor) -> Tensor:
     return (3 * x).sin()
 
 
-def draw_flow(_: dict[str, object]) -> plt.Figure:
+def draw_flow(_: Record) -> plt.Figure:
     """Theorems 2 and 3: points on their way through the layers."""
     shown = (0, STEPS // 4, STEPS // 2, STEPS)
     figure, rows = plt.subplots(len(SHAPES), len(shown) + 1, figsize=(8.4, 5.2))
@@ -225,7 +217,7 @@ def cloud(axes: Axes, x: Tensor, colour: str, title: str) -> None:
     axes.grid(visible=False)
 
 
-def draw_distance(found: dict[str, object]) -> plt.Figure:
+def draw_distance(found: Record) -> plt.Figure:
     """Theorems 2 and 3: when the distance to a target falls."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10.2, 3.3))
     settings, all_curves = found["settings"], found["curves"]
@@ -258,7 +250,7 @@ def draw_distance(found: dict[str, object]) -> plt.Figure:
     return figure
 
 
-def draw_depth(_: dict[str, object]) -> plt.Figure:
+def draw_depth(_: Record) -> plt.Figure:
     """Theorem 4: the bound by depth, as printed and as proved."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.3))
     depths = torch.arange(1, 101)
@@ -285,53 +277,10 @@ def draw_depth(_: dict[str, object]) -> plt.Figure:
 FIGURES = {"maps": draw_maps, "flow": draw_flow, "distance": draw_distance, "depth": draw_depth}
 
 
-def style(ink: str) -> dict[str, object]:
-    """Transparent paper, and one ink for all that is not data."""
-    inked = dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.labelcolor"), ink
-    )
-    return inked | {
-        "figure.facecolor": "none",
-        "axes.facecolor": "none",
-        "savefig.facecolor": "none",
-        "axes.grid": True,
-        "grid.color": ink,
-        "grid.alpha": 0.15,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 10,
-        "font.size": 9,
-        "legend.fontsize": 8,
-        "legend.frameon": False,
-        "figure.constrained_layout.use": True,
-        "figure.dpi": 160,
-        "svg.hashsalt": "layershift",
-    }
-
-
-def main() -> None:
-    """Compute, record, draw."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--draw-only", action="store_true", help="from the record, without computing it again")
-    parser.add_argument("--table", action="store_true", help="print the record's table, and do nothing else")
-    parser.add_argument("--out", type=Path, default=IMAGES)
-    parser.add_argument("--format", default="svg")
-    given = parser.parse_args()
-    if not given.draw_only and not given.table:
-        RECORD.write_text(json.dumps(record()) + "\n", encoding="utf-8")
-    found = json.loads(RECORD.read_text(encoding="utf-8"))
-    print(table(found), variance_table(found), sep="\n")
-    if given.table:
-        return
-    for theme, ink in INK.items():
-        with mpl.rc_context(style(ink)):
-            for name, draw in FIGURES.items():
-                figure = draw(found)
-                metadata = {"Date": None} if given.format == "svg" else None
-                figure.savefig(given.out / f"layer-theory-{name}-{theme}.{given.format}", metadata=metadata)
-                plt.close(figure)
+def tables(found: Record) -> str:
+    """Both tables of the guide."""
+    return f"{table(found)}\n{variance_table(found)}"
 
 
 if __name__ == "__main__":
-    mpl.use("agg")
-    main()
+    main("layer-theory", record=record, table=tables, figures=FIGURES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 
@@ -10,26 +10,25 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "docs" / "images"
+RECORD = IMAGES / "layer-theory.json"
 
 
 @pytest.fixture(scope="module")
 def script():
     pytest.importorskip("matplotlib")
-    spec = importlib.util.spec_from_file_location("layer_theory", ROOT / "docs" / "layer_theory.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("layer_theory")
 
 
 def test_the_tables_are_made_from_the_record(script) -> None:
-    found = json.loads(script.RECORD.read_text())
+    found = json.loads(RECORD.read_text())
     page = (ROOT / "docs" / "guide" / "layer-theory.md").read_text()
     for table in (script.table(found), script.variance_table(found)):
         assert table in page, "run: python docs/layer_theory.py --table"
 
 
 def test_the_claims_beside_the_table_are_in_the_record(script) -> None:
-    curves = {name: torch.tensor(runs) for name, runs in json.loads(script.RECORD.read_text())["curves"].items()}
+    curves = {name: torch.tensor(runs) for name, runs in json.loads(RECORD.read_text())["curves"].items()}
     blur = script.BLUR / 2 / script.TIME  # the share of the time in which the equation takes the blur back
     for shape in script.SHAPES:
         mean = curves[shape].mean(0)
