@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from layershift.train.data.corpora import PTB, WIKITEXT2, Corpus, read_corpus
 from layershift.train.data.files import DataError
 from layershift.train.data.markov import MarkovWords, entropy_rate, stationary, transition, walk
-from layershift.train.data.text import PTBData, WikiText2Data, Windows, batchify, encode, vocabulary_of, words_of
+from layershift.train.data.text import (
+    UNKNOWN,
+    PTBData,
+    WikiText2Data,
+    Windows,
+    batchify,
+    encode,
+    vocabulary_of,
+    words_of,
+)
 
 TEXTS = {
     "train": " the cat sat on the mat\n the dog <unk> the cat\n" * 20,
@@ -185,6 +194,22 @@ class TestFiles:
         assert torch.equal(part.parts["train"].t().flatten(), whole.parts["train"].t().flatten()[:50])
         with pytest.raises(ValueError, match="train_size: expected at least two words for each of 20 streams, got 39"):
             SmallPTB(train_size=39)
+
+    def test_rare_words_may_be_left_out(self, tmp_path) -> None:
+        put(tmp_path, names_of(PTB))
+        whole, few = SmallPTB(batch_size=2, root=tmp_path), SmallPTB(batch_size=2, root=tmp_path, num_words=4)
+        whole.setup()
+        assert few.sizes == {"num_tokens": 4}
+        frequent = [word for word in whole.vocabulary if word != UNKNOWN][:3]
+        assert list(few.vocabulary) == [*frequent, UNKNOWN]
+        for part in ("train", "val", "test"):
+            names = [list(data.vocabulary) for data in (whole, few)]
+            numbers = [data.parts[part].flatten().tolist() for data in (whole, few)]
+            for before, after in zip(*numbers, strict=True):
+                word = names[0][before]
+                assert names[1][after] == (word if word in frequent else UNKNOWN)
+        with pytest.raises(ValueError, match="num_words: expected at least 1, got 0"):
+            SmallPTB(num_words=0)
 
 
 class TestMarkov:

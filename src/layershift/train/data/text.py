@@ -219,9 +219,20 @@ class WordData(LightningDataModule):
 
 
 class CorpusData(WordData):
-    """Words of a published text; subclasses name it."""
+    """Words of a published text; subclasses name it.
+
+    Args:
+        num_words: keep only so many words, the most frequent of the training text, and read the others as `<unk>`; all
+            if None. Perplexities over fewer words are lower, and do not compare with published ones.
+        **options: those of `WordData`.
+    """
 
     corpus: ClassVar[Corpus]
+
+    def __init__(self, batch_size: int = 20, seed: int = 0, *, num_words: int | None = None, **options: Any) -> None:
+        super().__init__(batch_size, seed, **options)
+        check(num_words is None or num_words >= 1, "num_words", "at least 1", num_words)
+        self.num_words = num_words
 
     def read(self) -> dict[str, Tensor]:
         """The words of the files."""
@@ -229,13 +240,16 @@ class CorpusData(WordData):
         self.vocabulary = vocabulary_of(words["train"])
         if self.verify:
             self.corpus.check_words({name: len(part) for name, part in words.items()}, len(self.vocabulary))
+        if self.num_words is not None:
+            kept = [word for word in self.vocabulary if word != UNKNOWN][: self.num_words - 1]
+            self.vocabulary = {word: i for i, word in enumerate([*kept, UNKNOWN])}
         return {name: encode(part[: self.wanted[name]], self.vocabulary) for name, part in words.items()}
 
 
 class PTBData(CorpusData):
     """The Penn Treebank as Mikolov prepared it: 929,589 words to train, a vocabulary of 10,000.
 
-    Options are those of `WordData`.
+    Options are those of `WordData`, and `num_words`.
 
     References:
         M. P. Marcus et al., "Building a large annotated corpus of English: the Penn Treebank", 1993; T. Mikolov et al.,
@@ -248,7 +262,7 @@ class PTBData(CorpusData):
 class WikiText2Data(CorpusData):
     """WikiText-2: 2,088,628 words of good articles to train, a vocabulary of 33,278.
 
-    Options are those of `WordData`.
+    Options are those of `WordData`, and `num_words`.
 
     References:
         S. Merity et al., "Pointer sentinel mixture models", 2017, https://arxiv.org/abs/1609.07843
