@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from layershift.report.data import Method
-from layershift.report.figures import Scale, distance_scale, heat_map
-from layershift.report.parts import Panel, Section, mean_over_seeds, points, scale_legend
-from layershift.report.style import colour
+from layershift.report.maps import heat_maps
+from layershift.report.parts import Section
 
 # What is drawn, what its colours mean; shares have a scale from 0 to 1, so that reports compare.
 SHOWN = {
@@ -34,24 +33,13 @@ def section(methods: Sequence[Method]) -> Section | str:
             '“Monitor(model, measures=("moments", "health"), …)” measures them.'
         )
     drawn = [k for k in measures if k != "saturated" or _ever(methods, k)] or measures
-    having = [m for m in methods if any(m.having(measure) for measure in drawn)]
-    each = 2 * len(having) * len(drawn)
-    limit, thinned = points(having, layers=max(len(m.layers) for m in having), each=each)
-    scales = {k: Scale(0.0, 1.0, log=False) if k in _SHARES else distance_scale(having, k) for k in drawn}
-    panels: dict[str, list[Panel]] = {k: [] for k in drawn}
-    for m in having:
-        for k in drawn:
-            if m.having(k):
-                title = f"{m.name}: {SHOWN[k][0]}" if len(having) > 1 else SHOWN[k][0].capitalize()
-                made = {"": heat_map(m, scales[k], measure=k, limit=limit, constant=False, undefined=_UNDEFINED)}
-                panels[k].append(Panel(f"health-{m.index}-{k}", title, colour(m), made))
-    rows = [panel for m in having for k in drawn for panel in panels[k] if panel.key == f"health-{m.index}-{k}"]
-    legends = [scale_legend(SHOWN[k][1], scales[k], panels[k], undefined=_UNDEFINED) for k in drawn]
     said = "; ".join(_LEAD[k] for k in drawn)
     lead = f"Layers downwards, the input at the top; time runs to the right. {said[0].upper()}{said[1:]}."
     nothing = " No unit was saturated at any measured step." if len(drawn) < len(measures) else ""
-    caption = f"{mean_over_seeds('Mean', having, drawn[0])}. {thinned}{nothing}"
-    return Section("health", "Health of the layers", lead, rows, len(drawn), caption, scales=legends)
+    shown = {k: SHOWN[k] for k in drawn}
+    return heat_maps(
+        "health", "Health of the layers", lead, methods, shown, shares=_SHARES, undefined=_UNDEFINED, note=nothing
+    )
 
 
 def _ever(methods: Sequence[Method], measure: str) -> bool:

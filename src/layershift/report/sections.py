@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layershift.report import alarms, cost, figures, health, shift
+from layershift.report import alarms, cost, figures, health, shift, speeds
 from layershift.report.data import Method, label
 from layershift.report.parts import (
     Panel,
@@ -26,11 +26,20 @@ from layershift.report.words import count
 def build(methods: Sequence[Method]) -> tuple[list[Section], list[str]]:
     """The sections for which there is data, and a sentence for each of the others."""
     shown, missing = [], []
-    for make in (_curves, alarms.section, _distance, shift.section, _quantiles, _moments, health.section):
+    for make in (
+        _curves,
+        alarms.section,
+        _distance,
+        shift.section,
+        _quantiles,
+        _moments,
+        health.section,
+        speeds.section,
+    ):
         made = make(methods)
         if isinstance(made, str):
             missing.append(made)
-        else:
+        elif made is not None:
             shown.append(made)
     return shown, missing + cost.missing(methods)
 
