@@ -13,7 +13,7 @@ from layershift._version import __version__
 if TYPE_CHECKING:
     from layershift import dynamics, functional, integrations, measure, monitor, nn, probe, report, train, watch
     from layershift.monitor import Monitor, open_store
-    from layershift.nn import convert
+    from layershift.nn import convert, fold
     from layershift.recording import record_target
     from layershift.regularization import regularize
 
@@ -22,6 +22,7 @@ __all__ = [
     "__version__",
     "convert",
     "dynamics",
+    "fold",
     "functional",
     "integrations",
     "measure",
@@ -40,6 +41,7 @@ _HOME = {
     "Monitor": "layershift.monitor",
     "open_store": "layershift.monitor",
     "convert": "layershift.nn",
+    "fold": "layershift.nn",
     "record_target": "layershift.recording",
     "regularize": "layershift.regularization",
 }

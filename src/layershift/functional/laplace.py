@@ -15,12 +15,11 @@ No Laplacian is sampled. What depends on $n$ alone is kept.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
 from layershift._checks import accumulation_dtype, check, check_choice, check_floating, check_not_empty
+from layershift.functional.kept import constant, kept
 from layershift.functional.wasserstein1d import Order
 
 _FLOAT32_SAMPLES = 1024
@@ -100,14 +99,13 @@ def wasserstein_laplace(x: Tensor, p: Order = 1, *, scale: float = 1.0) -> Tenso
     return pieces.sum(-1).to(x.dtype) * scale
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant
 def _slices(n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
     """What `_tables` keeps; a compiled graph holds the constants."""
     return _tables(n, dtype, device)
 
 
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)  # what is kept must serve training too
+@kept(maxsize=32)
 def _tables(n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
     """Of scale 1: all edges, (2i - 1)/n, G at both edges added, the slice means m and 2 - mean(m²)."""
     levels = torch.arange(n + 1, dtype=torch.float64, device="cpu") / n

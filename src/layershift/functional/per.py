@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -28,6 +27,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from layershift._checks import accumulation_dtype, check, check_choice, check_floating, check_rank
+from layershift.functional.kept import constant, kept
 from layershift.functional.kummer import radial_scale, radial_series
 
 _HALF_NORMAL_MEAN = math.sqrt(2 / math.pi)
@@ -114,13 +114,13 @@ def _check_samples(argument: str, x: Tensor) -> None:
     check(x.shape[1] > 0, argument, "at least one dimension", x)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant
 def _constants(ds: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[tuple[Tensor, ...], Tensor]:
     """The tables of `_tables`; a compiled graph holds them, not how they are made."""
     return _tables(ds, dtype, device)
 
 
-@lru_cache(maxsize=256)
+@kept(maxsize=256)
 def _tables(ds: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[tuple[Tensor, ...], Tensor]:
     """Coefficients for value and gradient, highest first, each `(2, L, 1)`; the layers' 1/√c, `(L, 1)`."""
     series = [radial_series(d, 2e-12 if dtype == torch.float64 else 5e-8) for d in ds]

@@ -77,7 +77,9 @@ def lstm_steps(
         >>> outputs.shape, cell.shape, moments[2].mean.shape
         (torch.Size([7, 2, 3]), torch.Size([2, 3]), torch.Size([7, 1, 3]))
     """
-    outputs, cell, *used = _Steps.apply(projected, weight, bias, *affine, *state, mask, moments, eps)
+    # What compiles or exports takes the formula apart itself, and cannot follow writing into tables.
+    steps = _composition if torch.compiler.is_compiling() else _Steps.apply
+    outputs, cell, *used = steps(projected, weight, bias, *affine, *state, mask, moments, eps)
     return outputs, cell, tuple(Moments(*used[i : i + 2]) for i in (0, 2, 4))
 
 
@@ -141,6 +143,42 @@ class _Back:
     def of_scale(self, grad: Tensor) -> Tensor:
         """The gradient of the scale, given those of all rows."""
         return (grad * self.hat).sum((0, 1)) if self.fixed else self.lean.sum((0, 1)) * grad.shape[1]
+
+
+def _composition(
+    projected: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    input_scale: Tensor,
+    hidden_scale: Tensor,
+    cell_scale: Tensor,
+    cell_shift: Tensor,
+    h: Tensor,
+    c: Tensor,
+    mask: Tensor | None,
+    moments: tuple[Moments, Moments, Moments] | None,
+    eps: float,
+) -> tuple[Tensor, ...]:
+    """The same formula in plain operations, step by step."""
+    outputs: list[Tensor] = []
+    used: tuple[list[Moments], ...] = ([], [], [])
+
+    def standardize(x: Tensor, part: int, t: int) -> Tensor:
+        if moments is None:
+            now = Moments(x.mean(0, keepdim=True), x.var(0, correction=0, keepdim=True))
+        else:
+            now = Moments(moments[part].mean[t], moments[part].variance[t])
+        used[part].append(now)
+        return (x - now.mean) * torch.rsqrt(now.variance + eps)
+
+    for t, x in enumerate(projected.unbind(0)):
+        hidden = standardize((h if mask is None else h * mask) @ weight.mT, 1, t)
+        i, f, g, o = (standardize(x, 0, t) * input_scale + hidden * hidden_scale + bias).chunk(4, -1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(standardize(c, 2, t) * cell_scale + cell_shift)
+        outputs.append(h)
+    told = [torch.stack([row[k].detach() for row in part]) for part in used for k in (0, 1)]
+    return torch.stack(outputs), c, *told
 
 
 class _Steps(torch.autograd.Function):

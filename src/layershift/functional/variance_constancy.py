@@ -43,9 +43,10 @@ def variance_constancy(x: Tensor, beta: Tensor, *, group_size: int = 5) -> Tenso
     check_floating("x", x)
     check_rank("x", x, (2,), "(N, d)")
     check(group_size >= 2, "group_size", "at least 2", group_size)
-    check(len(x) >= 2 * group_size, "x", f"at least {2 * group_size} samples, two groups of {group_size}", x)
-    if len(x) > 2 * group_size:
-        x = x.index_select(0, group_rows(len(x), group_size, device=x.device))
+    samples = x.shape[0]  # not len(), which torch.export would take for a constant
+    check(samples >= 2 * group_size, "x", f"at least {2 * group_size} samples, two groups of {group_size}", x)
+    if samples > 2 * group_size:
+        x = x.index_select(0, group_rows(samples, group_size, device=x.device))
     first, second = x.to(accumulation_dtype(x)).view(group_size, 2, -1).var(0)
     loss: Tensor = (1 - first / (second + beta)).square()
     return loss

@@ -12,7 +12,6 @@ nothing cancels when the samples are close to normal.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from layershift._checks import accumulation_dtype, check, check_choice, check_floating, check_not_empty
 from layershift.functional.gaussian import normal_cdf, normal_pdf, safe_root
+from layershift.functional.kept import constant, kept
 
 Order = Literal[1, 2]
 
@@ -78,14 +78,13 @@ def wasserstein_normal_sorted(x: Tensor, p: Order = 1) -> Tensor:
     return pieces.sum(-1).to(x.dtype)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant
 def _normal_slices(n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
     """What `_normal_tables` keeps; a compiled graph holds the constants."""
     return _normal_tables(n, dtype, device)
 
 
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)  # what is kept must serve training too
+@kept(maxsize=32)
 def _normal_tables(n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
     """All edges, (2i - 1)/n, φ(a) + φ(b), the slice means m and 1 - mean(m²): what depends on n alone."""
     levels = torch.arange(n + 1, dtype=torch.float64, device="cpu") / n
@@ -161,14 +160,13 @@ def wasserstein(x: Tensor, y: Tensor, p: Order = 1) -> Tensor:
     return (gaps * weights).sum(-1) if p == 1 else safe_root((gaps.square() * weights).sum(-1))
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant
 def _common_levels(n: int, m: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """What `_level_tables` keeps; a compiled graph holds the constants."""
     return _level_tables(n, m, dtype, device)
 
 
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)  # what is kept must serve training too
+@kept(maxsize=32)
 def _level_tables(n: int, m: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Which samples of x and of y meet between neighbouring levels of both, and the width of each piece."""
     levels = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)  # times n·m: whole numbers, so none is doubled

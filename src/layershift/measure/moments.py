@@ -107,7 +107,7 @@ class Moments(Metric):
         self.add_state("counts", torch.zeros(1 + num_units, BINS, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("numbers", torch.zeros(1 + num_units, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("nonfinite", torch.zeros(1 + num_units, dtype=torch.int64), dist_reduce_fx="sum")
-        self._samples = 0
+        self._samples, self._empty = 0, True
 
     def update(self, x: Tensor) -> None:
         """Take in the outputs of a layer.
@@ -122,13 +122,27 @@ class Moments(Metric):
         joined = _columns(x, units)
         rows = slice(joined.mean.shape[1])
         added = _pack(moment_sums(joined))
-        self.sums[rows] = added if self._update_count == 1 else _merge(torch.stack([self.sums[rows], added]))
+        self.sums[rows] = added if self._empty else _merge(torch.stack([self.sums[rows], added]))
+        self._empty = False
         self._count(x, joined, units)
 
     def reset(self) -> None:
         """Forget what was seen."""
         super().reset()
-        self._samples = 0
+        self._samples, self._empty = 0, True
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add what another metric has seen."""
+        super().merge_state(incoming_state)
+        self._empty = False
+
+    def set_dtype(self, dst_type: str | torch.dtype) -> Moments:  # noqa: ARG002
+        """Do nothing: sums are in float64 and counts whole numbers, whatever the inputs are."""
+        return self
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._empty = False
 
     def _count(self, x: Tensor, joined: MomentTable, units: Tensor) -> None:
         """Numbers into the bins of the sketches, and how many are not finite."""
@@ -166,6 +180,12 @@ class Moments(Metric):
         """Moments and quantiles of everything since the last `reset`."""
         return self.compute_all([self])[0]
 
+    def _rows(self) -> int:
+        """How many rows of the states are in use: the layer and its units."""
+        if self.unit_indices is None:  # no update yet, but something may have been loaded or merged
+            return int((self.numbers > 0).sum()) or 1 + self.num_units
+        return 1 + len(self.unit_indices)
+
     @staticmethod
     def compute_all(metrics: Sequence[Moments]) -> list[dict[str, Estimate]]:
         """What `compute` gives, for metrics with the same options at the cost of one.
@@ -176,7 +196,7 @@ class Moments(Metric):
         Returns:
             The estimates of each.
         """
-        rows = [1 + (m.num_units if m.unit_indices is None else len(m.unit_indices)) for m in metrics]
+        rows = [m._rows() for m in metrics]
         sums, numbers, nonfinite = (
             torch.cat([getattr(m, state)[:r] for m, r in zip(metrics, rows, strict=True)])
             for state in ("sums", "numbers", "nonfinite")

@@ -2,6 +2,7 @@
 
 from layershift.nn.convert import convert
 from layershift.nn.fixup import ScalarBias, ScalarScale, fixup_factor, fixup_init, fixup_slow_parameters
+from layershift.nn.fold import Folded, fold
 from layershift.nn.normalization import (
     BatchNorm1d,
     BatchNorm2d,
@@ -24,6 +25,7 @@ __all__ = [
     "BatchNorm2d",
     "BatchNorm3d",
     "EppsPulley",
+    "Folded",
     "LSTMLayer",
     "LayerPenalty",
     "RecordedTarget",
@@ -42,4 +44,5 @@ __all__ = [
     "fixup_factor",
     "fixup_init",
     "fixup_slow_parameters",
+    "fold",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import torch
@@ -42,6 +43,8 @@ class _RunningNorm(_NormBase):
         check_rank("x", x, self._ranks, self._shape)
         check(x.shape[1] == self.num_features, "x", f"{self.num_features} channels", x)
         check_not_empty("x", x)
+        of_batch = self.training or self.running_mean is None
+        check(self.eps > 0 or (self.eps == 0 and not of_batch), "eps", "a positive number", self.eps)
         if not self.training and self.running_mean is not None:
             return self._normalize(x, mean=self.running_mean, variance=self.running_var).output
         normalized = self._normalize(x, pooling=self._pooling())
@@ -55,7 +58,7 @@ class _RunningNorm(_NormBase):
     def _pooling(self) -> Pooling:
         return pool_samples
 
-    @torch.no_grad()
+    # Statistics have no gradient. A block of torch.no_grad would be one that an exported graph cannot be saved with.
     def _remember(self, batch: Normalized) -> None:
         _, mean, variance, size = cast("tuple[Tensor, ...]", batch)
         buffers = self.running_mean, self.running_var, self.num_batches_tracked
@@ -111,6 +114,7 @@ class _Unitization(_RunningNorm):
         divisor: Divisor = "paper",
         over: Over = "sample",
         form: Form = "practical",
+        bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -122,6 +126,8 @@ class _Unitization(_RunningNorm):
         free = alpha_constraint is None and form == "practical"
         check(free or 0 <= alpha_init <= 1, "alpha_init", "a number in [0, 1]", alpha_init)
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+        if not bias:
+            self.register_parameter("bias", None)
         self.alpha_init, self.alpha_constraint = alpha_init, alpha_constraint
         self.divisor, self.over, self.form = divisor, over, form
         self.alpha = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype))
@@ -129,10 +135,11 @@ class _Unitization(_RunningNorm):
 
     def reset_alpha(self) -> None:
         """Set every channel's alpha to `alpha_init`; under a sigmoid to the nearest number in [0.01, 0.99]."""
-        start = torch.tensor(float(self.alpha_init), dtype=torch.float64)
-        nn.init.constant_(
-            self.alpha, torch.logit(start, eps=0.01).item() if self.alpha_constraint == "sigmoid" else start.item()
-        )
+        start = float(self.alpha_init)
+        if self.alpha_constraint == "sigmoid":
+            start = min(max(start, 0.01), 0.99)
+            start = math.log(start / (1 - start))
+        nn.init.constant_(self.alpha, start)
 
     def reset_parameters(self) -> None:
         """Set running statistics, weight, bias and alpha to what they were at first."""
@@ -196,6 +203,7 @@ class Unitization1d(_Unitization):
         over: `"sample"` takes one norm of each sample, `"position"` one of each position.
         form: `"practical"` as above (eq. 10), or `"bounded"` (eq. 9), for which alpha is in [0, 1]: without a
             constraint it is clamped.
+        bias: whether `affine` gives a `bias` beside the `weight`.
         device: where parameters and buffers live.
         dtype: their dtype.
 

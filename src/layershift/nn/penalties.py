@@ -200,7 +200,7 @@ class ActivationPenalty(LayerPenalty):
         powers = x.abs() if self.p == 1 else x.square() if self.p == 2 else x.abs().pow(self.p)
         if self.reduction == "mean":
             return powers.mean()
-        return powers.sum() / len(x) if self.reduction == "sum" else powers.sum() * world_size()
+        return powers.sum() / x.shape[0] if self.reduction == "sum" else powers.sum() * world_size()
 
     def extra_repr(self) -> str:
         """The options, for `repr`."""

@@ -197,7 +197,6 @@ class LSTMLayer(nn.Module):
     def _running(self) -> list[tuple[Tensor, Tensor]]:
         return [(self.get_buffer(f"{name}_mean"), self.get_buffer(f"{name}_var")) for name in PARTS]
 
-    @torch.no_grad()
     def _update(self, used: tuple[Moments, ...], size: int) -> None:
         """Move the running statistics; the last row stands for all steps from its own on."""
         for (mean, variance), batch in zip(self._running(), used, strict=True):

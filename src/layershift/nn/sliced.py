@@ -198,10 +198,11 @@ class EppsPulley(LayerPenalty):
         samples = samples.to(accumulation_dtype(samples))
         slices = shared_directions(samples, self.num_projections, self.generator)
         values = characteristic_function(_project(samples, slices).mT, num_nodes=self.num_nodes, t_max=self.t_max)
-        n = values.new_full((), len(samples))
+        size = samples.shape[0]  # not len(), which torch.export would take for a constant
+        n = values.new_full((), size)
         if world_size() > 1:
             n = sum_of_ranks(n)
-            values = sum_of_ranks(values * len(samples)) / n
+            values = sum_of_ranks(values * size) / n
         distance = characteristic_distance(values, t_max=self.t_max).mean()
         return distance if self.reduction == "mean" else distance * n
 

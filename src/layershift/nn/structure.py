@@ -12,6 +12,7 @@ import torch
 import torch.fx
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
 
 NORMALIZERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """Normalisers of PyTorch and of `layershift.nn`: batch, instance and group normalisation, unitization, layer norms."""
@@ -82,7 +83,8 @@ def trace(model: nn.Module, *, defaults: bool = False) -> torch.fx.Graph:
         >>> [str(node.target) for node in graph.nodes if node.op == "call_module"]
         ['0', '1']
     """
-    traced = copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    shared = [*model.parameters(), *filter(is_lazy, model.buffers())]
+    traced = copy.deepcopy(model, {id(t): t for t in shared})
     for module in traced.modules():
         for hooks in _HOOKS:
             getattr(module, hooks).clear()
