@@ -100,7 +100,8 @@ class InPlace(NamedTuple):
 
     Attributes:
         activate_: replaces $z$ by $\sigma(z)$.
-        slope_part: writes $K(\sigma(z))$ into a second tensor: `slope_part(value, out)`.
+        slope_part: writes $K(\sigma(z))$ into a second tensor: `slope_part(value, out)`. Of homogeneous ones the value
+            may be 1 and 0 in int8, for what is positive and what is not.
         offset: $c_0$.
         factor: $c_1$.
         homogeneous: whether $\sigma(z)=z\sigma'(z)$ and $\sigma'$ knows only the sign of $z$.
@@ -117,7 +118,7 @@ def _positive(value: Tensor, out: Tensor) -> None:
     if value.dtype == out.dtype:
         torch.gt(value, 0, out=out)
     else:
-        out.copy_(value).gt_(0)
+        out.copy_(value)
 
 
 IN_PLACE: dict[Activation, InPlace] = {
