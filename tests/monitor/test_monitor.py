@@ -39,8 +39,8 @@ def test_it_is_the_public_name() -> None:
 
 
 def test_every_so_many_steps_are_measured_and_only_these_have_hooks() -> None:
-    model, monitor = network(), None
-    monitor = watch(model, every=3)
+    model = network()
+    monitor = watch(model, every=3, budget=None)
     hooks = []
     for i in range(8):
         with monitor.step(i):

@@ -14,6 +14,7 @@ any SQLite client can read it. `application_id` says that it is ours, `user_vers
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -60,16 +61,19 @@ def open_to_write(path: Path) -> sqlite3.Connection:
     """Open a store, or make one, to add to it.
 
     Raises:
-        StoreError: if the file is of another program or of a newer schema.
+        StoreError: if the file is of another program, of a newer schema, or damaged.
         sqlite3.Error: if it is no database or cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=30, isolation_level=None)
     try:
+        if path.exists() and not os.access(path, os.W_OK):  # SQLite may say so at the first record only
+            raise StoreError(f"{path}: could not be opened: attempt to write a readonly database")
         if _is_new(connection):
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(_SCHEMA)
         _check_identity(path, connection)
+        check_whole(path, connection)  # what is added to a damaged file might never be read again
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.executescript(_ALARMS)  # a file that cannot be written says so now
@@ -105,6 +109,18 @@ def open_to_read(path: Path) -> sqlite3.Connection:
             complete.close()
         _check_identity(path, memory)
         return memory
+
+
+def check_whole(path: Path, connection: sqlite3.Connection) -> None:
+    """See that the file's pages fit together, in a tenth of the time that reading all records takes.
+
+    Raises:
+        StoreError: if they do not.
+        sqlite3.Error: if they fit so little that SQLite stops looking.
+    """
+    (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        raise StoreError(f"{path}: damaged ({' '.join(found.split())}); sqlite3's .recover saves what can be read")
 
 
 def _connect_to_read(path: Path, file: Path, mode: str) -> sqlite3.Connection:

@@ -59,6 +59,7 @@ class LayerMetrics:
         self._before: dict[tuple[str, int], Tensor] = {}
         self._now: dict[tuple[str, int], Tensor] = {}
         self._calls = dict.fromkeys(self._metrics, 0)
+        self._ran: dict[str, None] = {}  # in this order
         self._first: dict[Hashable, str] = {}  # the layer that gave an output, by what identifies it
 
     @property
@@ -80,6 +81,7 @@ class LayerMetrics:
         """
         key = (layer, self._calls[layer])
         self._calls[layer] += 1
+        self._ran.setdefault(layer)
         first = layer if key[1] else self._first.setdefault(_identity(output), layer)
         known = first != layer and self._calls[first] == 1
         try:
@@ -99,12 +101,15 @@ class LayerMetrics:
             raise type(error)(f"layer {layer!r}: {error}") from error
 
     def results(self) -> Iterator[Result]:
-        """What the metrics say, measure by measure, of those layers that ran; then what is known of parameters."""
+        """What the metrics say, measure by measure, of those layers that ran; then what is known of parameters.
+
+        Layers come in the order in which they ran, so that trouble is told where it began; of several processes, which
+        must ask each other in one order, in that of the network.
+        """
+        order = list(self._metrics) if distributed() else list(self._ran)
         with torch.no_grad():
-            for column in zip(*self._metrics.values(), strict=True):
-                found = [
-                    (name, metric) for name, metric in zip(self._metrics, column, strict=True) if metric.update_called
-                ]
+            for column in zip(*(self._metrics[name] for name in order), strict=True):
+                found = [(name, metric) for name, metric in zip(order, column, strict=True) if metric.update_called]
                 if found:
                     names, metrics = zip(*found, strict=True)
                     yield from map(_result, names, metrics, _compute(metrics))
@@ -118,7 +123,7 @@ class LayerMetrics:
 
     def reset(self) -> None:
         """Begin a new step."""
-        self._now, self._first = {}, {}
+        self._now, self._first, self._ran = {}, {}, {}
         self._calls = dict.fromkeys(self._metrics, 0)
         for metrics in self._metrics.values():
             for metric in metrics:

@@ -10,13 +10,14 @@ import math
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 from layershift._checks import import_extra
 from layershift.monitor.alarm import Alarm
 from layershift.monitor.database import StoreError as StoreError
-from layershift.monitor.database import open_to_read, open_to_write
+from layershift.monitor.database import check_whole, open_to_read, open_to_write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +29,13 @@ FROM record JOIN series ON series.id = record.series JOIN estimator ON estimator
 {where} ORDER BY record.series, record.step
 """
 _ALARMS = 'SELECT step, layer, unit, kind, measure, value, "limit", message, advice FROM alarm ORDER BY step, id'
+_Types: TypeAlias = set[type]
+_STEP: _Types = {int}
+_TEXT: _Types = {str}
+_COUNT: _Types = {int, type(None)}
+_NUMBER: _Types = {float, type(None)}
+_TYPES = [_STEP, _TEXT, _TEXT, _NUMBER, _NUMBER, _COUNT | _NUMBER, _COUNT, _NUMBER, _NUMBER, _TEXT, _TEXT]
+_ALARM_TYPES = [_STEP, _TEXT, _COUNT, _TEXT, _TEXT, _NUMBER, _NUMBER, _TEXT, _TEXT]
 _COLUMNS = ["step", "layer", "unit", "measure", "value", "stderr", "n", "lower", "upper", "estimator", "units"]
 
 
@@ -69,7 +77,7 @@ class Store:
         read_only: open an existing store for reading, see `open_store`.
 
     Raises:
-        StoreError: if the file is not a store, is of a newer schema, or cannot be opened.
+        StoreError: if the file is not a store, is of a newer schema, is damaged, or cannot be opened.
 
     Example:
         >>> import tempfile
@@ -84,7 +92,7 @@ class Store:
         self.path = Path(path)
         self._read_only = read_only
         self._ids: dict[tuple[object, ...], int] = {}
-        with self._errors("opened"):
+        with self._reading("opened"):
             self._connection = open_to_read(self.path) if read_only else open_to_write(self.path)
 
     def write(self, records: Iterable[Record]) -> None:
@@ -126,16 +134,16 @@ class Store:
     @property
     def meta(self) -> dict[str, Any]:
         """The facts of the run."""
-        with self._errors("read"):
+        with self._reading():
             return {key: json.loads(value) for key, value in self._connection.execute("SELECT key, value FROM meta")}
 
     def layers(self) -> list[str]:
         """Names of the measured layers in the order of their first appearance."""
-        with self._errors("read"):
+        with self._reading():
             rows = self._connection.execute(
                 "SELECT layer FROM series WHERE layer != '' GROUP BY layer ORDER BY min(id)"
             )
-            return [layer for (layer,) in rows]
+            return [layer for (layer,) in _typed(rows.fetchall(), [_TEXT])]
 
     def records(self) -> list[Record]:
         """All records: series in the order of their first appearance, each by step."""
@@ -146,20 +154,20 @@ class Store:
 
     def alarms(self) -> list[Alarm]:
         """All alarms by step, those of one step as they were raised; none in a file of before there were alarms."""
-        with self._errors("read"):
+        with self._reading():
             if not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alarm'").fetchone():
                 return []
-            rows = self._connection.execute(_ALARMS).fetchall()
+            rows = _typed(self._connection.execute(_ALARMS).fetchall(), _ALARM_TYPES)
         known = [[math.nan if field is None and i in (5, 6) else field for i, field in enumerate(row)] for row in rows]
         return [Alarm._make(row) for row in known]
 
     def steps(self) -> list[int]:
         """The steps at which layers were measured, in order."""
-        with self._errors("read"):
+        with self._reading():
             rows = self._connection.execute(
                 "SELECT DISTINCT step FROM record JOIN series ON series.id = record.series WHERE layer != ''"
             )
-            return sorted(step for (step,) in rows)
+            return sorted(step for (step,) in _typed(rows.fetchall(), [_STEP]))
 
     def to_pandas(self, *, steps: Collection[int] | None = None) -> pd.DataFrame:
         """All records as a table, in the order of `records`.
@@ -192,8 +200,9 @@ class Store:
     def _rows(self, steps: Collection[int] | None = None) -> list[tuple[Any, ...]]:
         where = "WHERE layer = '' OR step IN (SELECT value FROM json_each(?))" if steps is not None else ""
         values = () if steps is None else (json.dumps([int(step) for step in steps]),)
-        with self._errors("read"):
-            return self._connection.execute(_SELECT.format(where=where), values).fetchall()
+        with self._reading():
+            check_whole(self.path, self._connection)
+            return _typed(self._connection.execute(_SELECT.format(where=where), values).fetchall(), _TYPES)
 
     def _row(self, record: Record) -> tuple[object, ...]:
         step, layer, measure, value, stderr, n, unit, lower, upper, name, units = record
@@ -227,6 +236,15 @@ class Store:
             raise
 
     @contextmanager
+    def _reading(self, verb: str = "read") -> Iterator[None]:
+        """What is read may be anything: SQLite keeps no checksums, and a damaged page may pass for a good one."""
+        with self._errors(verb):
+            try:
+                yield
+            except (TypeError, ValueError) as error:
+                raise StoreError(f"{self.path}: damaged: {error}") from error
+
+    @contextmanager
     def _errors(self, verb: str) -> Iterator[None]:
         try:
             yield
@@ -234,6 +252,18 @@ class Store:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
                 raise StoreError(f"{self.path}: not a layershift store ({error})") from error
             raise StoreError(f"{self.path}: could not be {verb}: {error}") from error
+
+
+def _typed(rows: list[tuple[Any, ...]], types: Sequence[_Types]) -> list[tuple[Any, ...]]:
+    """The rows, if each of their columns is of one of its types.
+
+    Raises:
+        TypeError: if not.
+    """
+    for column, known in enumerate(types):
+        if strange := set(map(type, map(itemgetter(column), rows))) - known:
+            raise TypeError(f"a {strange.pop().__name__} where none can be")
+    return rows
 
 
 def open_store(path: str | Path) -> Store:

@@ -60,7 +60,7 @@ def keep_features(
     Raises:
         TypeError: if the data are no batches `(x, y)`.
         ValueError: if there are none, or another number than the data announced, or as `Extractor` does.
-        OSError: if writing fails.
+        OSError: if writing fails; the message names the folder, and nothing is left there.
 
     Example:
         >>> import tempfile
@@ -82,7 +82,7 @@ def keep_features(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     identity = fingerprint(extract, n, x, y)
-    kept = _open(folder, identity)
+    kept = _open(folder, identity, list(shapes))
     if kept is not None:
         tell(n, n)
         return kept
@@ -220,17 +220,21 @@ def _on_disk(
         manifest = {"format": _FORMAT, "fingerprint": identity, "files": entries}
         with whole_file(folder / _MANIFEST) as out:
             out.write(json.dumps(manifest, indent=2).encode())
-    except BaseException:
+    except BaseException as error:
         _remove(folder)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk is told without a name
+            raise OSError(error.errno, error.strerror, str(folder)) from error
         raise
     return _features(entries, arrays)
 
 
-def _open(folder: Path, identity: str) -> Features | None:
+def _open(folder: Path, identity: str, layers: list[str]) -> Features | None:
     """The features that lie in a folder, if they are these and whole."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_bytes())
         if (manifest["format"], manifest["fingerprint"]) != (_FORMAT, identity):
+            return None
+        if [entry["layer"] for entry in manifest["files"]] != [*layers, ""]:  # names have no checksum of their own
             return None
         arrays = []
         for entry in manifest["files"]:

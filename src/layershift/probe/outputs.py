@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
@@ -168,6 +168,9 @@ class LayerOutputs:
 def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write that appears under its name only when it is finished, in place of what was there.
 
+    Raises:
+        OSError: if it cannot be written; the message names it.
+
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "file"
@@ -177,11 +180,14 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
         ((3, False), b'all')
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.draft")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as file:
             yield file
         draft.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk is told without a name
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)

@@ -155,14 +155,20 @@ def read_run(path: Path, name: str) -> Run:
     """Read one store.
 
     Raises:
-        ValueError: if it holds no record.
+        ValueError: if it holds no record, or what no run can have written.
+        StoreError: if it cannot be read.
     """
     with open_store(path) as store:
         steps = store.steps()
         kept = [steps[i] for i in spread_evenly(len(steps), KEEP)]
         frame = store.to_pandas(steps=None if len(kept) == len(steps) else kept)
         meta, layers, alarms = dict(store.meta), store.layers(), store.alarms()
+    if frame.empty:
+        raise ValueError(f"{path}: this store holds no measurement yet")
+    try:
         return run_of(path, name, meta, layers, frame, steps=len(steps), alarms=alarms)
+    except (TypeError, ValueError, KeyError) as error:  # two numbers for one place, say
+        raise ValueError(f"{path}: damaged: {' '.join(str(error).split())}") from error
 
 
 def run_of(

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,20 @@ def write_document(page: str, out: Path) -> Path:
 
     Returns:
         The file.
+
+    Raises:
+        OSError: if it cannot be written; the message names it, and what was there stays.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        draft.write_text(page, encoding="utf-8")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(page, encoding="utf-8", errors="replace")  # half a surrogate pair is no reason for no page
         draft.replace(out)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(out)) from error  # a full disk is told without a name
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
     return out
 
 

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from layershift.measure import Estimate
 from layershift.monitor import Record, Store
+from layershift.train.folder import written
 from layershift.train.learner import Learner
 
 
@@ -103,7 +104,7 @@ class Recording(Callback):
 class Saving(Checkpoint):
     """Keep `last.ckpt`, complete, at ends of epochs at least a second apart, and `best.ckpt`, the weights alone.
 
-    A file is replaced only when its successor is complete.
+    A file is replaced only when its successor is complete; one that cannot be written is a `RunError`.
 
     Args:
         folder: where they lie.
@@ -163,9 +164,10 @@ def _goodness(module: Learner) -> float:
 
 def _save(trainer: Trainer, path: Path, *, weights_only: bool = False) -> None:
     draft = path.with_suffix(".tmp")
-    trainer.save_checkpoint(draft, weights_only=weights_only)
-    if trainer.is_global_zero:
-        draft.replace(path)
+    with written(path):
+        trainer.save_checkpoint(draft, weights_only=weights_only)
+        if trainer.is_global_zero:
+            draft.replace(path)
 
 
 def _records(step: int, estimates: dict[str, Estimate]) -> Iterator[Record]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -207,12 +207,17 @@ def check_checkpoint(path: Path, config: Mapping[str, Any]) -> Path:
 def read_checkpoint(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """What `check_checkpoint` has looked at."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        with path.open("rb") as file:
+            with zipfile.ZipFile(file) as archive:  # whose checksums torch.load does not read
+                check(archive.testzip() is None, "path", "an archive without damage", path)
+            file.seek(0)
+            found = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # of many types, for the many ways in which a file can be damaged
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise RunError(f"{path}: not a readable checkpoint ({reason}); --overwrite starts the run again") from error
     if not isinstance(found, dict) or "config" not in found:
         raise RunError(f"{path}: a checkpoint that layershift did not write; --overwrite starts the run again")
-    if different := differences(config, with_defaults(found["config"])):
+    about = found["config"]
+    if different := differences(config, with_defaults(about) if isinstance(about, dict) else {}):
         raise RunError(f"{path}: a checkpoint of another configuration: {', '.join(different)}; --overwrite removes it")
     return found

@@ -8,7 +8,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 import layershift
 from layershift.monitor import open_store
-from layershift.monitor.store import Store
+from layershift.monitor.store import Store, StoreError
 from layershift.train.config import Config, with_defaults
 from layershift.train.values import differences, load_yaml, save_yaml
 
@@ -91,8 +92,13 @@ class RunFolder:
             return "new"
         if not self.store.exists():
             return "interrupted"
-        with open_store(self.store) as store:
-            return "finished" if store.meta.get("finished") else "interrupted"
+        try:
+            with open_store(self.store) as store:
+                return "finished" if store.meta.get("finished") else "interrupted"
+        except StoreError:
+            if self.last.exists() or self.store.stat().st_size > _PAGE:
+                raise
+            return "interrupted"  # while its store was being made
 
     def claim(self, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> State:
         """Decide how a run uses this folder, and remove an earlier run where that is asked for.
@@ -136,13 +142,20 @@ class RunFolder:
             raise RunError(f"{self.path}: holds a run of another configuration: {', '.join(different)}; {_REMEDY}")
 
     def clear(self) -> None:
-        """Remove the files of a run, and nothing else."""
-        for name in ("run.db", "run.db-wal", "run.db-shm", "config.yaml", "metrics.csv"):
-            (self.path / name).unlink(missing_ok=True)
+        """Remove the files of a run, and nothing else; what an interruption leaves is known as an earlier run's."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
+        for name in ("run.db", "run.db-wal", "run.db-shm", "metrics.csv", "config.yaml"):
+            (self.path / name).unlink(missing_ok=True)
 
-    def describe(self, store: Store, config: Mapping[str, Any], command: str) -> None:
-        """Write what the run is into its store and into `config.yaml`."""
+    def describe(self, config: Mapping[str, Any], command: str) -> dict[str, Any]:
+        """Write what the run is into `config.yaml`, which says that the folder is a run's: before its store is made.
+
+        Returns:
+            What was written, for the store.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
         about = {
             "config": dict(config),
             "method": config["method"],
@@ -152,21 +165,61 @@ class RunFolder:
             "command": command,
             "started": now(),
         }
-        for key, value in about.items():
-            store.set_meta(key, value)
-        save_yaml(self.config, about)
+        with complete(self.config) as draft:
+            save_yaml(draft, about)
+        return about
 
     def write_metrics(self, store: Store) -> None:
-        """Write `metrics.csv` from the store."""
+        """Write `metrics.csv` from the store.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
         rows: dict[int, dict[str, float]] = {}
         for record in store.records():
             if record.layer == "" and record.unit is None:
                 rows.setdefault(record.step, {})[record.measure] = record.value
         columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-        with self.metrics.open("w", newline="", encoding="utf-8") as file:
+        with complete(self.metrics) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, ["step", *columns])
             writer.writeheader()
             writer.writerows({"step": step, **rows[step]} for step in sorted(rows))
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Writing a file of a run: what goes wrong is told with the file's name.
+
+    Raises:
+        RunError: if the disk is full, or cannot be written.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # PyTorch's own writer raises the latter
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+        remedy = "what was recorded is kept; where there is room, --resume continues the run"
+        raise RunError(f"{path}: could not be written ({reason}); {remedy}") from error
+
+
+@contextmanager
+def complete(path: Path) -> Iterator[Path]:
+    """A draft, which takes the file's place when it is complete; the process may be killed at any moment.
+
+    Raises:
+        RunError: if it cannot be written; what was there stays.
+    """
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        with written(path):
+            yield draft
+            draft.replace(path)
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+_PAGE = 4096
+"""Bytes of a database in which nothing stands yet."""
 
 
 def folder_of(config: Config, out: str | Path) -> RunFolder:

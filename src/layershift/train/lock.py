@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,7 +23,7 @@ def locked(path: Path, *, what: str, wait: float = 10.0) -> Iterator[None]:
         wait: seconds to wait for another that is just ending.
 
     Raises:
-        RunError: if another holds it; the message names it.
+        RunError: if another holds it, which the message names; or if the folder cannot be written.
 
     Example:
         >>> import tempfile
@@ -35,17 +35,20 @@ def locked(path: Path, *, what: str, wait: float = 10.0) -> Iterator[None]:
         layershift.train.folder.RunError: ...: a sweep is at work here (process ...); wait for its end, or use another
         folder
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=wait)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
         holder = path.read_text(encoding="utf-8")
         raise RunError(
             f"{path.parent}: {what} is at work here ({holder}); wait for its end, or use another folder"
         ) from error
+    except OSError as error:
+        raise RunError(f"{path.parent}: cannot be written ({error.strerror or error})") from error
     try:
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        with suppress(OSError):  # of a full disk: the lock holds without a name
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
     finally:
         lock.release()

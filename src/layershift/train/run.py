@@ -105,21 +105,31 @@ def _train_and_write(
     from layershift.train.folder import command_line, now
 
     folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    about = folder.describe(config.identity(), command_line()) if state == "new" else {}
     try:
         with Store(folder.store) as store:
-            if state == "new":
-                folder.describe(store, config.identity(), command_line())
-            else:
+            for key, value in about.items():
+                store.set_meta(key, value)
+            if state == "interrupted":
                 store.set_meta("resumed", [*store.meta.get("resumed", []), now()])
             try:
                 fit(config, folder, store, continued=state == "interrupted", progress=progress)
-                store.set_meta("finished", now())
             finally:
                 folder.write_metrics(store)
+            store.set_meta("finished", now())  # when nothing is left to do
     except BaseException:
-        if not read_records(folder.store):  # it failed before the first number, over a wrong option say
+        if state == "new" and not _any_record(folder.store):  # it failed before the first, over a wrong option say
             folder.clear()
         raise
+
+
+def _any_record(path: Path) -> bool:
+    from layershift.monitor import StoreError
+
+    try:
+        return bool(read_records(path))
+    except StoreError:
+        return path.stat().st_size > 0  # what cannot be read is not removed
 
 
 def _train_along(config: Config, folder: RunFolder, state: State) -> None:

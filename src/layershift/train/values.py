@@ -75,7 +75,7 @@ def parse_yaml(text: str) -> Any:
 
     try:
         return yaml.load(text, Loader=_loader())
-    except yaml.YAMLError as error:
+    except Exception as error:  # of many types: an integer without digits is an IndexError
         raise ValueError(f"not YAML: {' '.join(str(error).split())}") from error
 
 

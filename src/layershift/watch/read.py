@@ -120,7 +120,7 @@ def read(
             (step,) = connection.execute(
                 "SELECT max((SELECT step FROM record WHERE series = id ORDER BY step DESC LIMIT 1)) FROM series"
             ).fetchone()
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, TypeError, ValueError, IndexError) as error:  # a damaged file may hold anything
         raise StoreError(f"{path}: could not be read: {error}") from error
     more = (len(names) - len(shown), wanted[len(columns) :])
     return Snapshot(path, meta, shown, columns, series, network, *more, step, age_of(path), alarms)

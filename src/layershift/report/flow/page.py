@@ -8,7 +8,7 @@ from typing import Any
 from layershift.report.document import render_document, write_document
 from layershift.report.flow import sections
 from layershift.report.flow.data import Flow, read_flow
-from layershift.report.results import numeric
+from layershift.report.results import numeric, place_of, showing
 from layershift.report.words import duration
 
 
@@ -39,7 +39,8 @@ def write_flow_page(folder: str | Path, out: str | Path | None = None, *, title:
         'report.html'
     """
     flow = read_flow(folder)
-    page = render(flow, title=title)
+    with showing(place_of(folder, "flow.json")):
+        page = render(flow, title=title)
     out = flow.folder / "report.html" if out is None else Path(out)
     return write_document(page, out)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -128,12 +129,13 @@ def _motion(flow: Flow) -> list[Section]:
 def _plots(flow: Flow) -> list[Section]:
     made, names = [], flow.groups
     for plot in flow.rows("plots"):
-        panel = Panel(f"plot-{plot.get('key')}", "", None, {"": figures.curves(plot, names)})
+        place = re.sub(r"[^\w.-]+", "-", str(plot.get("key")))  # an element's id, which not every text can be
+        panel = Panel(f"plot-{place}", "", None, {"": figures.curves(plot, names)})
         legend = [(code, str(curve.get("name"))) for curve, code, _ in figures.coloured(plot, names)]
         dashed = [str(curve.get("name")) for curve, code, _ in figures.coloured(plot, names) if code == figures.THEORY]
         caption = str(plot.get("note") or "")
         caption += f" Broken: {listed(dashed)}." if dashed else ""
-        key, title = f"curves-{plot.get('key')}", str(plot.get("title") or "")
+        key, title = f"curves-{place}", str(plot.get("title") or "")
         legend = [pair for pair in legend if pair[0] != figures.THEORY]
         made.append(Section(key, title, "", [panel], 1, caption.strip(), legend=legend if len(legend) > 1 else []))
     return made

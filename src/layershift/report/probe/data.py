@@ -75,10 +75,13 @@ class ProbeResults(Results):
         """A picture of the folder as a data URI; None if it is missing, outside the folder, or no PNG."""
         if not name:
             return None
-        path = (self.folder / name).resolve()
-        if not path.is_relative_to(self.folder.resolve()) or not path.is_file() or path.stat().st_size > _LARGEST:
+        try:
+            path = (self.folder / name).resolve()
+            if not path.is_relative_to(self.folder.resolve()) or not path.is_file() or path.stat().st_size > _LARGEST:
+                return None
+            data = path.read_bytes()
+        except (OSError, ValueError):  # no file has such a name: it is too long, or holds a zero
             return None
-        data = path.read_bytes()
         return f"data:image/png;base64,{base64.b64encode(data).decode()}" if data.startswith(_PNG) else None
 
 

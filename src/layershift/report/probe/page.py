@@ -10,6 +10,7 @@ from layershift.report.parts import Panel, Section
 from layershift.report.probe import cards, figures, sections, tables
 from layershift.report.probe.data import ProbeResults, read_results
 from layershift.report.probe.finding import finding
+from layershift.report.results import place_of, showing
 from layershift.report.words import count, number
 
 
@@ -40,7 +41,8 @@ def write_probe_report(folder: str | Path, out: str | Path | None = None, *, tit
         'report.html'
     """
     results = read_results(folder)
-    page = render(results, title=title)
+    with showing(place_of(folder, "probe.json")):
+        page = render(results, title=title)
     out = results.folder / "report.html" if out is None else Path(out)
     return write_document(page, out)
 

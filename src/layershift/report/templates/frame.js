@@ -8,7 +8,8 @@
 
   function draw(id) {
     const panel = store.panels[id];
-    const option = panel.choices[store.chosen[panel.section]] ?? panel.choices[""];
+    const chosen = store.chosen[panel.section]; // which may be called "constructor", as every object has one
+    const option = panel.choices[Object.hasOwn(panel.choices, chosen) ? chosen : ""];
     const data = panel.data.map((style, i) => ({ ...style, ...option.data[i], x: store.steps[option.data[i].x] }));
     const layout = structuredClone({ ...panel.layout, ...option.layout });
     layout.template = store.template;
@@ -20,7 +21,9 @@
     }
     return Plotly.react(id, data, layout, config);
   }
-  const drawAll = (section) => Promise.all(Object.keys(store.panels).filter((id) => !section || store.panels[id].section === section).map(draw));
+  // A plot that the page has no place for, as when names in its data disagree, does not keep the others from being drawn.
+  const shown = (id, section) => document.getElementById(id) && (!section || store.panels[id].section === section);
+  const drawAll = (section) => Promise.all(Object.keys(store.panels).filter((id) => shown(id, section)).map(draw));
 
   document.querySelectorAll("select[data-section]").forEach((select) =>
     select.addEventListener("change", () => {
