@@ -79,6 +79,7 @@ class Case:
     unit: str = "ratio"
     n: int | None = None
     detail: str = ""
+    why: str = ""  # what stands in the way if it is missed: figures of this run, such as those of a floor
 
     @property
     def met(self) -> bool | None:
@@ -87,9 +88,11 @@ class Case:
         return self.value <= self.target if self.sense == "<=" else self.value >= self.target
 
 
-def judged(name: str, times: Times, target: float | None = None, *, sense: str = "<=", detail: str = "") -> Case:
+def judged(
+    name: str, times: Times, target: float | None = None, *, sense: str = "<=", detail: str = "", why: str = ""
+) -> Case:
     """The case of a ratio (or any repeated figure): median, quartiles, number of rounds."""
-    return Case(name, times.median, times.quartiles, target, sense, n=len(times.seconds), detail=detail)
+    return Case(name, times.median, times.quartiles, target, sense, n=len(times.seconds), detail=detail, why=why)
 
 
 def machine() -> dict[str, object]:
@@ -110,8 +113,8 @@ def machine() -> dict[str, object]:
     }
 
 
-def report(name: str, cases: list[Case], out: str | Path | None) -> None:
-    """Print the cases as a table; write them as JSON to ``out`` if given."""
+def report(name: str, cases: list[Case], out: str | Path | None, *, extra: Mapping[str, object] | None = None) -> None:
+    """Print the cases as a table; write them, and what else belongs to the record, as JSON to ``out`` if given."""
     print(f"\n{name}")
     for case in cases:
         spread = f" [{case.quartiles[0]:.3g}, {case.quartiles[1]:.3g}]" if case.quartiles else ""
@@ -125,6 +128,7 @@ def report(name: str, cases: list[Case], out: str | Path | None) -> None:
             "command": shlex.join(["python", *sys.argv]),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine(),
+            **(extra or {}),
             "cases": [{**asdict(case), "met": case.met} for case in cases],
         }
         Path(out).parent.mkdir(parents=True, exist_ok=True)
