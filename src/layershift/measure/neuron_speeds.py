@@ -82,7 +82,7 @@ def speeds(
         >>> found.normalizer, bool((found.radial.abs() < 1e-2).all())  # not quite 0: BatchNorm adds eps
         ('1', True)
     """
-    return _read(model, _pairs(model, layers), lr)
+    return {name: found for name, found, _ in _read(model, _pairs(model, layers), lr)}
 
 
 class Speeds:
@@ -142,11 +142,9 @@ class Speeds:
             For each layer its name, which neurons stand alone, and estimates by name; those of single neurons end in
             "/units".
         """
-        modules = dict(model.named_modules())
         rate = "learning rate" if isinstance(self.lr, torch.optim.Optimizer) else f"{self.lr:g}"
         self._pairs = self._pairs or _pairs(model, self.layers)
-        for name, found in _read(model, self._pairs, self.lr).items():
-            now = _direction(modules[name], modules[found.normalizer])
+        for name, found, now in _read(model, self._pairs, self.lr):
             before, self._before[name] = self._before.get(name), now
             turn = None if before is None else _each(_angle(now, before), len(found.norm))
             numbers = {
@@ -161,14 +159,16 @@ class Speeds:
 
 
 def _estimates(numbers: Mapping[str, tuple[Tensor | None, str, str]], units: Tensor) -> Iterator[tuple[str, Estimate]]:
+    at: Tensor | None = None
     for key, (values, how, unit) in numbers.items():
         if values is None:
             continue
+        at = units.to(values.device, non_blocking=True) if at is None else at
         n = values.new_full((), len(values))
         spread = values.std() / n.sqrt() if len(values) > 1 else torch.full_like(n, torch.nan)
         yield key, Estimate(values.mean(), spread, n, estimator=f"{how}; mean over neurons", units=unit)
         if len(units):
-            alone = values[units.to(values.device, non_blocking=True)]
+            alone = values[at]
             unknown = torch.full_like(alone, torch.nan)
             yield f"{key}/units", Estimate(alone, unknown, torch.ones_like(alone), estimator=how, units=unit)
 
@@ -182,34 +182,38 @@ def _pairs(model: nn.Module, layers: LayerSelector) -> dict[str, str]:
     return found
 
 
-def _read(model: nn.Module, pairs: Mapping[str, str], lr: float | torch.optim.Optimizer) -> dict[str, NeuronSpeeds]:
+def _read(
+    model: nn.Module, pairs: Mapping[str, str], lr: float | torch.optim.Optimizer
+) -> Iterator[tuple[str, NeuronSpeeds, Tensor]]:
+    """Of each layer its name, speeds, and directions `(groups, -1)`."""
     modules, rate_of = dict(model.named_modules()), _rates(lr)
-    found = {}
     for name, norm in pairs.items():
         weight = _weight(modules[name])
         assert weight is not None
         rate = rate_of(weight)
         check(rate is not None, "lr", f"an optimiser that holds the weights of layer {name!r}", "one that does not")
-        with torch.no_grad():
-            found[name] = _speeds(modules[name], weight, norm, modules[norm], rate)
-    return found
+        yield name, *_speeds(modules[name], weight, norm, modules[norm], rate)
 
 
-def _speeds(layer: nn.Module, weight: nn.Parameter, norm_name: str, norm: nn.Module, rate: Any) -> NeuronSpeeds:
+@torch.no_grad()
+def _speeds(
+    layer: nn.Module, weight: nn.Parameter, norm_name: str, norm: nn.Module, rate: Any
+) -> tuple[NeuronSpeeds, Tensor]:
     size, groups = channels(layer), _groups(norm, layer)
     assert size is not None
     rows = _rows(layer, weight, groups)
     norms = rows.norm(dim=1)
+    direction = rows / norms[:, None]
     speed = radial = variance = None
     if weight.grad is not None:
         slopes = _rows(layer, weight.grad, groups)
-        direction = rows / norms[:, None]
         along = (slopes * direction).sum(1)
         speed = _each(rate * (slopes - along[:, None] * direction).norm(dim=1) / norms, size)
         radial = _each(along / slopes.norm(dim=1), size)
     if isinstance(getattr(norm, "running_var", None), Tensor):
         variance = norm.running_var.to(norms) / norms.square()
-    return NeuronSpeeds(norm_name, _each(norms, size), _each(rate / norms.square(), size), variance, speed, radial)
+    effective = _each(rate / norms.square(), size)
+    return NeuronSpeeds(norm_name, _each(norms, size), effective, variance, speed, radial), direction
 
 
 def _rates(lr: float | torch.optim.Optimizer) -> Callable[[Tensor], Any]:
@@ -246,13 +250,6 @@ def _rows(layer: nn.Module, weight: Tensor, groups: int) -> Tensor:
     if isinstance(layer, _ConvTransposeNd):  # (in, out / groups, …)
         weight = weight.unflatten(0, (layer.groups, -1)).transpose(1, 2)
     return weight.reshape(groups, -1)
-
-
-def _direction(layer: nn.Module, norm: nn.Module) -> Tensor:
-    weight = _weight(layer)
-    assert weight is not None
-    with torch.no_grad():
-        return nn.functional.normalize(_rows(layer, weight, _groups(norm, layer)), dim=1)
 
 
 def _angle(u: Tensor, v: Tensor) -> Tensor:

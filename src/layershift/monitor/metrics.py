@@ -53,8 +53,9 @@ class LayerMetrics:
 
     def __init__(self, layers: Iterable[str], measures: Sequence[MeasureLike], model: nn.Module | None = None) -> None:
         self._model = model
-        self._of_model = [made for measure in measures if (made := _model_measure(measure)) is not None]
-        of_outputs = [measure for measure in measures if _model_measure(measure) is None]
+        of_model = [_model_measure(measure) for measure in measures]
+        self._of_model = [measure for measure in of_model if measure is not None]
+        of_outputs = [measure for measure, other in zip(measures, of_model, strict=True) if other is None]
         self._metrics = {name: [_make(measure) for measure in of_outputs] for name in layers}
         self._before: dict[tuple[str, int], Tensor] = {}
         self._now: dict[tuple[str, int], Tensor] = {}
