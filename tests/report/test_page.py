@@ -199,4 +199,10 @@ def test_the_wheel_ships_the_templates() -> None:
     import layershift.report.page as module
 
     folder = Path(module.__file__).parent / "templates"
-    assert {path.name for path in folder.iterdir()} == {"frame.html", "frame.css", "frame.js", "page.html"}
+    assert {path.name for path in folder.iterdir()} == {
+        "frame.html",
+        "frame.css",
+        "frame.js",
+        "page.html",
+        "plots.html",
+    }
