@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 
 import pytest
@@ -186,10 +187,201 @@ def test_derived_classes_are_left_alone_with_a_warning():
         def forward(self, x):
             return super().forward(x).relu()
 
+    message = "layer '0' is left as it is: WithActivation may do more than the class it derives from"
     model = nn.Sequential(WithActivation(3), nn.BatchNorm2d(3))
-    with pytest.warns(UserWarning, match="layer '0' is left as it is: WithActivation may do more than BatchNorm"):
+    with pytest.warns(UserWarning, match=message) as caught:
         convert(model, to="unitization")
     assert [type(m) for m in model] == [WithActivation, Unitization2d]
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.filterwarnings("ignore:no layer to convert")
+def test_derived_classes_of_every_kind_of_source():
+    class OfSync(nn.SyncBatchNorm):
+        pass
+
+    class OfOurs(Unitization2d):
+        pass
+
+    for layer, to in ((OfSync(2), "unitization"), (OfOurs(2), "synchronized"), (OfOurs(2), "batch")):
+        with pytest.warns(UserWarning, match=f"layer '0' is left as it is: {type(layer).__name__} may do more"):
+            assert convert(nn.Sequential(layer), to=to)[0] is layer
+
+
+def test_a_layer_whose_forward_has_been_replaced():
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3))
+    model[0].forward = lambda x: x + 1
+    with pytest.warns(UserWarning, match="layer '0' is left as it is: its forward has been replaced"):
+        convert(model, to="unitization")
+    assert [type(m) for m in model] == [nn.BatchNorm2d, Unitization2d]
+
+
+class NormAct(nn.BatchNorm2d):
+    """As timm's `BatchNormAct2d`; what is wrong with it can be chosen, and its arguments are its own."""
+
+    def __init__(self, wrong=None, *, size=4, drop=None, act=None):
+        super().__init__(size)
+        self.drop, self.act = drop or nn.Dropout(0.5), act or nn.SiLU(inplace=True)
+        self.wrong = wrong
+
+    def forward(self, x):
+        if self.wrong == "raises":
+            raise RuntimeError("no")
+        y = super().forward(x)
+        if self.wrong == "order":
+            return self.drop(self.act(y))
+        if self.wrong == "more":
+            return self.act(self.drop(y)) * 2
+        if self.wrong == "in training" and self.training:
+            return self.act(self.drop(y)) * 2
+        if self.wrong == "statistics" and self.training:
+            self.running_mean.mul_(0.9)
+        if self.wrong == "shape":
+            return self.act(self.drop(y)).flatten()
+        return self.act(self.drop(y))
+
+
+class WithArgument(NormAct):
+    def forward(self, x, scale=1.0):
+        return super().forward(x) * scale
+
+
+class WithPart(NormAct):
+    def __init__(self):
+        super().__init__()
+        self.scale = ls.nn.ScalarScale()
+
+
+WRONG = [NormAct(wrong) for wrong in ("raises", "order", "more", "in training", "statistics", "shape")]
+WRONG += [WithArgument(), WithPart()]
+
+
+@pytest.mark.filterwarnings("ignore:no layer to convert")
+@pytest.mark.parametrize("layer", WRONG, ids=lambda layer: layer.wrong or type(layer).__name__)
+def test_what_only_looks_like_normaliser_dropout_and_activation_is_left_alone(layer):
+    if layer.wrong == "order":  # which matters only where the two do not commute
+        layer.drop, layer.act = nn.Dropout(0.5), nn.Sigmoid()
+    with pytest.warns(UserWarning, match=rf"layer '0' is left as it is: {type(layer).__name__} may do more"):
+        assert convert(nn.Sequential(layer), to="unitization")[0] is layer
+
+
+def timms(kind="BatchNormAct2d", **options):
+    """A layer of timm, with statistics and parameters as training might leave them."""
+    layers = pytest.importorskip("timm.layers")
+    layer = layers.BatchNormAct2d(4, **options)
+    if kind == "SyncBatchNormAct":
+        layer = layers.convert_sync_batchnorm(layer)
+    assert type(layer).__name__ == kind
+    return used(layer, 6, 4, 5, 3)
+
+
+ACTIVATED = [
+    ("BatchNormAct2d", {}),
+    ("BatchNormAct2d", {"act_layer": nn.SiLU, "drop_layer": nn.Dropout}),
+    ("BatchNormAct2d", {"act_layer": nn.PReLU, "act_kwargs": {"num_parameters": 4}, "inplace": None}),
+    ("BatchNormAct2d", {"apply_act": False, "momentum": None}),
+    ("BatchNormAct2d", {"affine": False, "eps": 0.5}),
+    ("BatchNormAct2d", {"track_running_stats": False}),
+    ("SyncBatchNormAct", {"act_layer": nn.GELU, "inplace": None}),
+]
+
+
+@pytest.mark.parametrize("to", ["unitization", "sync_unitization", "synchronized"])
+@pytest.mark.parametrize(("kind", "options"), ACTIVATED, ids=str)
+def test_normaliser_and_activation_of_timm(kind, options, to):
+    if options.get("inplace", 1) is None:
+        options = {key: value for key, value in options.items() if key != "inplace"}
+    layer = timms(kind, **options).double()
+    layer.note = "kept"
+    twin, parts = copy.deepcopy(layer), dict(layer.named_children())
+    new = convert(layer, to=to)
+    assert not isinstance(new, nn.modules.batchnorm._BatchNorm)
+    assert dict(new.named_children()) == parts
+    assert new.note == "kept"
+    assert new.state_dict().keys() - twin.state_dict().keys() == ({"alpha"} if to != "synchronized" else set())
+    x, seen = torch.randn(6, 4, 5, 3, dtype=torch.float64) + 1, []
+    weights = torch.randn(x.shape, dtype=torch.float64)
+    for module in (twin.train(), new.train()):
+        torch.manual_seed(3)  # of the dropout
+        given = x.clone().requires_grad_()
+        output = module(given)
+        (weights * output).sum().backward()
+        gradients = {name: p.grad for name, p in module.named_parameters() if name != "alpha"}
+        seen.append((output, given.grad, gradients, dict(module.named_buffers()), module.eval()(x)))
+    torch.testing.assert_close(seen[1], seen[0], rtol=1e-9, atol=1e-9)
+    assert len(seen[0][2]) == len(list(twin.parameters()))
+
+    state = timms(kind, **options).state_dict()
+    assert new.load_state_dict(state, strict=False).unexpected_keys == []
+    twin.load_state_dict(state)
+    torch.testing.assert_close(new(x), twin(x), rtol=1e-9, atol=1e-9)
+    if to == "synchronized":
+        twin.load_state_dict(new.state_dict())
+        return
+    back = convert(copy.deepcopy(new), to="batch")
+    torch.testing.assert_close(back(x), twin(x), rtol=1e-12, atol=1e-12)
+    synchronised = "Sync" in kind or to == "sync_unitization"
+    assert type(back).__name__ == ("SyncBatchNormAct" if synchronised else "BatchNormAct2d")
+    assert type(back) is type(twin) or to == "sync_unitization"
+    twin.load_state_dict(back.state_dict())
+    with torch.no_grad():
+        new.alpha[0] = 0.5
+    with pytest.raises(ValueError, match="alpha of layer '': expected 0 in every channel"):
+        convert(new, to="batch")
+
+
+def test_a_class_of_ones_own_that_ends_in_an_activation():
+    model, ran = nn.Sequential(nn.Conv2d(3, 4, 3), NormAct()), []
+    handles = [
+        model[1].act.register_forward_hook(lambda *_: ran.append("act")),
+        model[1].register_forward_hook(lambda *_: ran.append("layer")),
+    ]
+    state = torch.random.get_rng_state()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    convert(model, to="unitization", divisor="elements")
+    assert ran == []
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
+    assert repr(model[1]).startswith("UnitizationAct2d(\n  4, eps=1e-05, ")
+    model(torch.randn(2, 3, 6, 6)).sum().backward()
+    assert ran == ["act", "layer"]
+    assert model[1].alpha.grad is not None
+    for handle in handles:
+        handle.remove()
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(model[1])))
+    assert (copied.divisor, copied.origin) == ("elements", NormAct)
+    back = convert(copied, to="batch")
+    assert (type(back), back.wrong) == (NormAct, None)  # though its constructor takes other arguments
+    assert not {"alpha", "divisor", "origin"} & vars(back).keys()
+
+
+def test_a_layer_with_activation_becomes_synchronised_and_keeps_its_alpha():
+    layer = convert(NormAct(), to="unitization", alpha_init=0.5, over="position")
+    sync = convert(layer, to="synchronized")
+    assert (type(sync).__name__, sync.over, sync.origin) == ("SyncUnitizationAct", "position", NormAct)
+    assert sync.alpha is layer.alpha
+    assert sync.act is layer.act
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert convert(sync, to="sync_unitization") is sync
+        assert convert(layer, to="unitization") is layer
+        assert type(convert(convert(NormAct(), to="synchronized"), to="unitization")).__name__ == "SyncUnitizationAct"
+
+
+def test_a_layer_with_activation_without_numbers():
+    with torch.device("meta"):
+        new = convert(NormAct(), to="unitization")
+    assert type(new).__name__ == "UnitizationAct2d"
+    assert {t.device.type for t in (*new.parameters(), *new.buffers())} == {"meta"}
+
+
+def test_frozen_layers_of_timm_stay():
+    layers = pytest.importorskip("timm.layers")
+    model = nn.Sequential(layers.freeze_batch_norm_2d(timms()), nn.BatchNorm2d(4))
+    frozen = model[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert convert(model, to="unitization")[0] is frozen
 
 
 def test_lazy_layers_need_their_first_input():

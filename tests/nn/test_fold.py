@@ -432,6 +432,58 @@ def test_converted_networks():
         torch.testing.assert_close(found.model(x), expected, rtol=1e-11, atol=1e-11)
 
 
+class NormAct(nn.BatchNorm2d):
+    """As timm's `BatchNormAct2d`."""
+
+    def __init__(self, size):
+        super().__init__(size)
+        self.drop, self.act = nn.Dropout(0.5), nn.Hardswish(inplace=True)
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
+class NormActMore(NormAct):
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+@pytest.mark.parametrize("to", [None, "unitization", "sync_unitization", "synchronized"])
+def test_a_normaliser_that_ends_in_an_activation_leaves_that(to, tmp_path):
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), NormAct(4), nn.Conv2d(4, 4, 1), nn.Identity(), NormAct(4)))
+    x = image(2, 3, 6, 6)
+    with torch.no_grad():
+        expected = model(x)
+    if to is not None:
+        convert(model, to=to)
+    found = fold(model)
+    assert (found.folded, found.left) == ({"0": "1", "2": "4"}, {})
+    with torch.no_grad():
+        torch.testing.assert_close(found.model(x), expected, rtol=1e-11, atol=1e-11)
+    assert type(found.model[1].act) is nn.Hardswish
+    assert not any(module.training for module in found.model.modules())
+    assert same(model, torch.fx.symbolic_trace(found.model), x)
+    assert same(model, torch.export.export(found.model, (x,)).module(), x)
+    torch.save(found.model, tmp_path / "model.pt")
+    assert same(model, torch.load(tmp_path / "model.pt", weights_only=False), x)
+    assert repr(found.model[1]).startswith(f"FoldedNormAct(\n  {type(model[1]).__name__} into 0\n")
+    with pytest.raises(ValueError, match=r"expected a tensor of shape \(N, C, H, W\)"):
+        found.model[1](image(2, 4))
+    if to in ("unitization", "sync_unitization"):
+        torch.nn.init.constant_(model[1].alpha, 0.5)
+        assert "4 of 4 channels" in fold(model).left["1"]
+
+
+def test_an_activation_between_is_not_an_identity():
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), NormAct(4), nn.BatchNorm2d(4)))
+    once = fold(model)
+    assert once.folded == {"0": "1"}
+    assert "FoldedNormAct, no convolution" in fold(once.model).left["2"]
+    assert fold(trained(nn.Sequential(nn.Conv2d(3, 4, 3), NormActMore(4)))).left == {
+        "1": "NormActMore may do more than the class it derives from"
+    }
+
+
 def test_keep():
     model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)))
     found = fold(model, keep=["1"])

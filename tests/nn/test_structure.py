@@ -88,6 +88,23 @@ def test_what_cannot_be_traced_is_taken_in_the_order_of_registration():
     assert normalized_layers(Net(forward, **parts | {"norm": nn.BatchNorm1d(5)})) == {}  # channels do not agree
 
 
+def test_a_normaliser_that_ends_in_an_activation_is_one():
+    class NormAct(nn.BatchNorm1d):
+        def __init__(self, size):
+            super().__init__(size)
+            self.drop, self.act = nn.Identity(), nn.ReLU()
+
+        def forward(self, x):
+            return self.act(self.drop(super().forward(x)))
+
+    def forward(self, x):
+        return self.norm(self.b(x)) if x.sum() > 0 else self.a(x)
+
+    parts = linear() | {"norm": NormAct(3)}
+    assert normalized_layers(Net(forward, **parts)) == {"b": "norm"}
+    assert normalized_layers(Net(lambda self, x: self.norm(self.a(x)), **parts)) == {"a": "norm"}
+
+
 def test_our_layers_are_not_looked_into():
     def forward(self, x):
         return self.norm(self.linear(self.lstm(x)[0]))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, cast
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase, _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 
-from layershift._checks import check, check_choice
+from layershift._checks import check, check_choice, check_type
 from layershift.functional.unitize import Divisor, Form, Over
+from layershift.nn.activated import ACTIVATED, Activated, plain_kind
 from layershift.nn.normalization import (
     AlphaConstraint,
     BatchNorm1d,
@@ -80,9 +81,15 @@ def convert(
     `alpha_init=0` and no sigmoid the network computes what it did, up to rounding. A layer that is reached under
     several names stays one layer.
 
-    Other layers are left alone: LayerNorm, GroupNorm, InstanceNorm, torchvision's FrozenBatchNorm2d (frozen on
-    purpose), and, with a warning, classes derived from BatchNorm, whose additions (an activation, a parametrization)
-    would be lost. A model without a layer to convert gives a warning too, except to `"synchronized"`.
+    A batch normalisation that ends in a dropout and an activation, as timm's `BatchNormAct2d` and `SyncBatchNormAct`
+    do, becomes a layer of ours that ends in the same; its `drop`, its `act`, and all names of the checkpoint stay.
+    `"batch"` gives such a layer the class that it had. It is known by what it computes: see
+    `layershift.nn.activated.plain_kind`.
+
+    Other layers are left alone: LayerNorm, GroupNorm, InstanceNorm, the frozen ones of torchvision and timm (frozen on
+    purpose), and, with a warning, a layer whose forward was replaced and all other classes derived from what is
+    converted, whose additions (a parametrization, a split of the batch) would be lost. A model without a layer to
+    convert gives a warning too, except to `"synchronized"`.
 
     Args:
         model: any module; a normalisation layer itself is replaced, so use what is returned.
@@ -104,6 +111,7 @@ def convert(
         >>> convert(model, to="unitization")[1]
         Unitization2d(4, eps=1e-05, momentum=0.1, affine=True, ...)
     """
+    check_type("model", model, nn.Module, "a module")
     check_choice("to", to, _TARGETS)
     unknown = set(options) - UnitizationOptions.__optional_keys__
     if unknown:
@@ -111,9 +119,12 @@ def convert(
     check(to != "batch" or not options, "options", "none when converting to 'batch'", sorted(options))
     alone = to != "synchronized" or set(options) <= {"process_group"}
     check(alone, "options", "process_group only when converting to 'synchronized'", sorted(options))
-    found = [(name, module) for name, module in model.named_modules() if _is_candidate(name, module, to)]
-    made = {id(module): _replacement(name, module, to, options) for name, module in found}
-    there = made or to == "synchronized" or any(type(module) in _TARGETS[to].values() for module in model.modules())
+    made: dict[int, nn.Module] = {}
+    for name, module in model.named_modules():
+        source = _source(name, module, to)
+        if source is not None:
+            made[id(module)] = _replacement(name, module, to, source, options)
+    there = made or to == "synchronized" or any(plain_kind(m) in _TARGETS[to].values() for m in model.modules())
     if not there:
         kinds = sorted({type(m).__name__ for m in model.modules() if "Norm" in type(m).__name__})
         warnings.warn(f"no layer to convert to {to!r} in {type(model).__name__}; it has {kinds}", stacklevel=2)
@@ -124,22 +135,26 @@ def convert(
     return made.get(id(model), model)
 
 
-def _is_candidate(name: str, module: nn.Module, to: str) -> bool:
+def _source(name: str, module: nn.Module, to: str) -> type[nn.Module] | None:
+    """The class that a layer is converted from, its dropout and activation apart; None if it stays."""
     lazy = isinstance(module, _LazyNormBase) and isinstance(module, _BatchNorm)
     check(not lazy, "model", "layers that have seen their first input", f"{type(module).__name__} at {name!r}")
-    if type(module) in _TARGETS[to]:
-        return True
-    if to == "batch" or not isinstance(module, _BatchNorm) or isinstance(module, nn.SyncBatchNorm):
-        return False
-    warnings.warn(f"layer {name!r} is left as it is: {type(module).__name__} may do more than BatchNorm", stacklevel=3)
-    return False
+    if not isinstance(module, (*_TARGETS[to], *(() if to == "batch" else (_BatchNorm,)))):
+        return None
+    reason = f"{type(module).__name__} may do more than the class it derives from"
+    if "forward" in vars(module):
+        reason = "its forward has been replaced"
+    elif (kind := plain_kind(module)) in _TARGETS[to]:
+        return kind
+    warnings.warn(f"layer {name!r} is left as it is: {reason}", stacklevel=3)
+    return None
 
 
-def _replacement(name: str, old: Any, to: str, options: UnitizationOptions) -> nn.Module:
-    kind = _TARGETS[to][type(old)]
+def _replacement(name: str, old: Any, to: str, source: type[nn.Module], options: UnitizationOptions) -> nn.Module:
+    base, kind = _classes(old, to, source)
     arguments: dict[str, Any] = {key: getattr(old, key) for key in _OPTIONS if hasattr(old, key)} | dict(options)
     group = arguments.pop("process_group", getattr(old, "process_group", None))
-    if issubclass(kind, (nn.SyncBatchNorm, SyncBatchNorm, SyncUnitization)):
+    if issubclass(base, (nn.SyncBatchNorm, SyncBatchNorm, SyncUnitization)):
         arguments["process_group"] = group
     if to == "batch":
         zero = bool((old.effective_alpha == 0).all())
@@ -147,15 +162,30 @@ def _replacement(name: str, old: Any, to: str, options: UnitizationOptions) -> n
             zero, f"alpha of layer {name!r}", "0 in every channel, or the result differs", old.effective_alpha.detach()
         )
         arguments = {key: value for key, value in arguments.items() if key not in _OPTIONS}
-    new: _NormBase = kind(old.num_features, old.eps, old.momentum, False, False, **arguments)
+    new: Any = kind.__new__(kind)
+    base.__init__(new, old.num_features, old.eps, old.momentum, False, False, **arguments)
     new.affine, new.track_running_stats, new.training = old.affine, old.track_running_stats, old.training
     alpha = new._parameters.get("alpha")
     new._parameters.update({key: p for key, p in old._parameters.items() if to != "batch" or key != "alpha"})
     new._buffers.update(old._buffers)
+    new._modules.update(old._modules)
     if alpha is not None and "alpha" not in old._parameters:
         new._parameters["alpha"] = nn.Parameter(_like_others(alpha, old))
-    new.__dict__.update({key: value for key, value in old.__dict__.items() if "hook" in key})
-    return new
+    more = {key: value for key, value in vars(old).items() if key not in (*_OPTIONS, "origin", *vars(new))}
+    vars(new).update(more | {key: value for key, value in vars(old).items() if "hook" in key})
+    if isinstance(new, Activated):
+        new.origin = old.origin if isinstance(old, Activated) else type(old)
+    return cast("nn.Module", new)
+
+
+def _classes(old: Any, to: str, source: type[nn.Module]) -> tuple[Any, Any]:
+    """The class of the new layer without dropout and activation, and the one it gets."""
+    base = _TARGETS[to][source]
+    if source is type(old):
+        return base, base
+    if base is nn.SyncBatchNorm and not issubclass(old.origin, base):
+        base = SyncBatchNorm  # the class that the layer once had is not synchronised
+    return base, ACTIVATED.get(base) or old.origin
 
 
 def _like_others(alpha: torch.Tensor, old: nn.Module) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.fx
@@ -13,7 +13,8 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import UninitializedBuffer
 from torch.nn.utils.parametrize import is_parametrized
 
-from layershift._checks import check, check_rank, fail
+from layershift._checks import check, check_rank, check_type, fail
+from layershift.nn.activated import plain_kind
 from layershift.nn.feeding import Feeding, NotExact, need, unseen
 from layershift.nn.normalization import (
     BatchNorm1d,
@@ -75,7 +76,8 @@ def fold(model: nn.Module, *, keep: Collection[str] = ()) -> Folded:
     A normaliser is folded only where it is proven that this changes nothing but rounding: the network is traced, and
     what the layer gives must go into the normaliser and nowhere else. All others stay, each with its reason: a
     unitization whose $\alpha$ is not 0 divides each sample by its own norm, layer and group normalisation use each
-    sample's moments, a layer may be shared, and so on. A network whose path depends on its data cannot be traced, and
+    sample's moments, a layer may be shared, and so on. Dropout and activation of a normaliser that ends in these, such
+    as timm's `BatchNormAct2d`, stay in its place. A network whose path depends on its data cannot be traced, and
     none of its normalisers is folded.
 
     The model that is passed stays as it is. The copy has its dtypes, devices, flags and hooks; a layer that took over a
@@ -106,10 +108,10 @@ def fold(model: nn.Module, *, keep: Collection[str] = ()) -> Folded:
         >>> torch.allclose(folded.model(x), model(x), atol=1e-5)
         True
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    check_type("model", model, nn.Module, "a torch.nn.Module")
     norms = {name: module for name, module in model.named_modules() if isinstance(module, NORMALIZERS)}
-    unknown = sorted(set(keep) - set(norms))
+    check_type("keep", keep, Collection, "names of normalisers")
+    unknown = sorted({keep} if isinstance(keep, str) else {str(name) for name in keep if name not in norms})
     check(not unknown, "keep", f"names of normalisers, some of {', '.join(map(repr, norms)) or 'none'}", unknown)
     made = _copied(model)
     pairs: dict[str, str] = {}
@@ -119,9 +121,10 @@ def fold(model: nn.Module, *, keep: Collection[str] = ()) -> Folded:
         try:
             need(name not in keep, "as asked")
             need(not (model.training or norm.training), "training mode: call model.eval() first")
-            affine = _affine(norm)
+            kind = plain_kind(norm)
+            affine = _affine(norm, kind)
             layer = feeding.layer_before(name)
-            _take_over(layer, made.get_submodule(layer), norm, *affine)
+            _take_over(layer, made.get_submodule(layer), kind, *affine)
             pairs[layer] = name
         except NotExact as reason:
             left[name] = str(reason)
@@ -141,13 +144,13 @@ def _copied(model: nn.Module) -> nn.Module:
         fail("model", "a module that copy.deepcopy can copy", f"{type(error).__name__}: {error}")
 
 
-def _affine(norm: Any) -> tuple[Tensor, Tensor]:
+def _affine(norm: Any, kind: type[nn.Module]) -> tuple[Tensor, Tensor]:
     """Scale and shift of each channel in evaluation, in float64 on the CPU."""
     own = isinstance(norm, (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm))
     own = own or (isinstance(norm, _InstanceNorm) and not norm.track_running_stats)
     need(not own, "it normalises each sample by that sample's own moments")
     need(not unseen(norm), "it has not seen its first input")
-    need(type(norm) in _NORMS, f"{type(norm).__name__} may do more than the class it derives from")
+    need(kind in _NORMS, f"{type(norm).__name__} may do more than the class it derives from")
     need(norm.running_mean is not None, "it has no running statistics, and takes those of the batch")
     mean, variance, weight, bias = map(_wide, (norm.running_mean, norm.running_var, norm.weight, norm.bias))
     assert mean is not None
@@ -162,12 +165,12 @@ def _affine(norm: Any) -> tuple[Tensor, Tensor]:
     return scale, shift if bias is None else shift + bias
 
 
-def _take_over(name: str, layer: Any, norm: nn.Module, scale: Tensor, shift: Tensor) -> None:
+def _take_over(name: str, layer: Any, kind: type[nn.Module], scale: Tensor, shift: Tensor) -> None:
     """Give a layer the weight and bias by which it does the normaliser's work."""
     need(not is_parametrized(layer), f"{name!r} computes its weight from other parameters")
     need(type(layer) in _LAYERS, f"{name!r}, {type(layer).__name__}, may do more than the class it derives from")
-    kinds = f"{type(norm).__name__} of what {name!r}, {type(layer).__name__}, gives is over other dimensions"
-    need(_LAYERS[type(layer)] in _NORMS[type(norm)], kinds)
+    kinds = f"{kind.__name__} of what {name!r}, {type(layer).__name__}, gives is over other dimensions"
+    need(_LAYERS[type(layer)] in _NORMS[kind], kinds)
     weight, bias = _wide(layer.weight), _wide(layer.bias)
     assert weight is not None
     # A transposed convolution has its outputs on the second dimension, those of each group of inputs.
@@ -218,6 +221,29 @@ class FoldedNorm(nn.Identity):
         return self.told
 
 
+class FoldedNormAct(nn.Module):
+    """Takes the place of a normaliser that ended in a dropout and an activation: these are left of it.
+
+    Args:
+        ranks: as `FoldedNorm` takes them.
+        told: the same.
+        drop: the dropout.
+        act: the activation.
+    """
+
+    def __init__(self, ranks: tuple[int, ...], told: str, drop: nn.Module, act: nn.Module) -> None:
+        super().__init__()
+        self.ranks, self.told, self.drop, self.act = ranks, told, drop, act
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop and activate what comes."""
+        return cast("Tensor", self.act(self.drop(_of_rank(x, self.ranks))))
+
+    def extra_repr(self) -> str:
+        """What was folded where."""
+        return self.told
+
+
 def _of_rank(x: Tensor, ranks: tuple[int, ...]) -> Tensor:
     check_rank("x", x, ranks, _SHAPES[ranks[0]])
     return x
@@ -229,10 +255,15 @@ torch.fx.wrap("_of_rank")  # so that a folded network can be traced
 def _replace(model: nn.Module, pairs: dict[str, str]) -> None:
     places: dict[int, nn.Module] = {}
     for layer, norm in pairs.items():
-        module, rank = model.get_submodule(norm), _LAYERS[type(model.get_submodule(layer))]
+        module: Any = model.get_submodule(norm)
+        rank = _LAYERS[type(model.get_submodule(layer))]
         # Instance normalisation takes one sample without a batch, as convolutions do.
         ranks = (rank, rank - 1) if isinstance(module, _InstanceNorm) else (rank,)
-        places[id(module)] = FoldedNorm(ranks, f"{type(module).__name__} into {layer}").train(module.training)
+        told = f"{type(module).__name__} into {layer}"
+        ends = type(module) not in _NORMS  # in a dropout and an activation, or it had not been folded
+        place = FoldedNormAct(ranks, told, module.drop, module.act) if ends else FoldedNorm(ranks, told)
+        place.training = module.training
+        places[id(module)] = place
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
             if id(child) in places:

@@ -85,13 +85,26 @@ def trace(model: nn.Module, *, defaults: bool = False) -> torch.fx.Graph:
     """
     shared = [*model.parameters(), *filter(is_lazy, model.buffers())]
     traced = copy.deepcopy(model, {id(t): t for t in shared})
-    for module in traced.modules():
-        for hooks in _HOOKS:
-            getattr(module, hooks).clear()
+    without_hooks(traced)
     arguments = inspect.signature(model.forward).parameters.values() if defaults else ()
     given = {a.name: a.default for a in arguments if a.default is not a.empty}
     with torch.random.fork_rng(devices=[]):
         return _Tracer().trace(traced, given)
+
+
+def without_hooks(model: nn.Module) -> nn.Module:
+    """Remove all hooks of a network's forward and backward, in place, and return it.
+
+    Example:
+        >>> layer = nn.Sequential(nn.ReLU())
+        >>> handle = layer[0].register_forward_hook(print)
+        >>> hooked(without_hooks(layer)[0])
+        False
+    """
+    for module in model.modules():
+        for hooks in _HOOKS:
+            getattr(module, hooks).clear()
+    return model
 
 
 def hooked(module: nn.Module) -> bool:
@@ -131,8 +144,8 @@ def _follower(node: torch.fx.Node, modules: dict[str, nn.Module]) -> str | None:
 
 
 def _registered(model: nn.Module) -> Iterator[tuple[str, str]]:
-    leaves = [(name, m) for name, m in model.named_modules() if not any(True for _ in m.children())]
-    leaves = [(name, m) for name, m in leaves if not isinstance(m, nn.Identity)]
+    ends = [(name, m) for name, m in model.named_modules() if isinstance(m, NORMALIZERS) or not m._modules]
+    leaves = [(name, m) for name, m in ends if not isinstance(m, nn.Identity)]
     for (name, layer), (norm_name, norm) in pairwise(leaves):
         if isinstance(layer, _Linear) and isinstance(norm, NORMALIZERS) and channels(layer) == channels(norm):
             yield name, norm_name
