@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tests.faults import clock, corrupt, disk, hostile, kills, nonfinite, pickles, writers
+from tests.faults import clock, corrupt, disk, hostile, kills, nonfinite, pickles, workers, writers
 from tests.faults.outcome import Fault
 
 
@@ -43,6 +43,9 @@ FAULTS: Mapping[str, Entry] = {
     "killed grid": Entry(
         "the worker of `layershift reproduce`: finished trials are kept, the table is the same",
         kills.grid,
+    ),
+    "killed worker": Entry(
+        "of a sweep, once or twice in each run: Ray starts it again, weights and records as without", workers.workers
     ),
     "killed writer": Entry("of a store: each accepted step is there and whole; another goes on", kills.writer),
     "full disk": Entry("stores, runs, pages and probes; with more room they go on", disk.full_disk),

@@ -17,7 +17,15 @@ from layershift._checks import check
 from layershift.monitor.store import StoreError
 from layershift.train.folder import RunFolder
 
-LONG = {"killed training", "killed grid", "killed writer", "full disk", "two writers", "clock set back"}
+LONG = {
+    "killed training",
+    "killed grid",
+    "killed worker",
+    "killed writer",
+    "full disk",
+    "two writers",
+    "clock set back",
+}
 LONG |= {"NaN or infinity", "pickle in a file"}
 MARKS = {"hostile names": [pytest.mark.slow, pytest.mark.browser]} | {name: [pytest.mark.slow] for name in LONG}
 
