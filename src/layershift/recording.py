@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from layershift._checks import accumulation_dtype, check
+from layershift._checks import accumulation_dtype, blaming, check, check_choice, check_count, check_type
 from layershift._seeds import derive_seed
 from layershift.capture import LayerSelector, capture, select_layers
 from layershift.functional.sliced import directions
+from layershift.functional.sorting import ascending
 from layershift.functional.synchronize import gather_samples, world_size
 from layershift.nn.penalties import SampleKind, as_samples
 from layershift.nn.targets import RecordedTarget
@@ -65,14 +66,17 @@ def record_target(
         >>> bool(penalty.loss() < 0.1)  # of new inputs from the same distribution
         True
     """
-    check(num_projections >= 1, "num_projections", "at least 1", num_projections)
-    check(num_quantiles >= 1, "num_quantiles", "at least 1", num_quantiles)
-    check(max_samples >= 1, "max_samples", "at least 1", max_samples)
+    check_count("num_projections", num_projections, "at least 1")
+    check_count("num_quantiles", num_quantiles, "at least 1")
+    check_count("max_samples", max_samples, "at least 1")
+    check_choice("sample", sample, ("image", "position", "step"))
+    check_count("seed", seed, "a whole number, 0 or more", least=0)
     chosen = select_layers(model, layers)
+    check_type("batches", batches, Iterable, "batches of inputs")
     slices: dict[str, Tensor] = {}
     kept: dict[str, _Choice] = {}
     for batch in batches:
-        for i, (name, output) in enumerate(outputs_of(model, chosen, batch).items()):
+        for i, (name, output) in enumerate(outputs_of(model, chosen, batch, argument="batches").items()):
             samples = as_samples(output, sample)
             samples = samples.to(accumulation_dtype(samples))
             if name not in kept:
@@ -85,7 +89,9 @@ def record_target(
     return RecordedTarget(found, sample=sample)
 
 
-def outputs_of(model: nn.Module, layers: Mapping[str, nn.Module], batch: Any) -> dict[str, Tensor]:
+def outputs_of(
+    model: nn.Module, layers: Mapping[str, nn.Module], batch: Any, *, argument: str = "batch"
+) -> dict[str, Tensor]:
     """What layers give for a batch, in evaluation mode and without gradients; nothing of the model changes.
 
     Args:
@@ -93,30 +99,39 @@ def outputs_of(model: nn.Module, layers: Mapping[str, nn.Module], batch: Any) ->
         layers: names and modules.
         batch: inputs: a tensor, a sequence whose first entry is the input, or a mapping of keyword arguments. Tensors
             are moved to the model's device.
+        argument: what an error calls the batch.
 
     Returns:
         The outputs by name, in the order of `layers`; of a layer that runs several times, the last.
 
     Raises:
-        ValueError: if a layer did not run.
+        TypeError: if the batch is none.
+        ValueError: if the model cannot take it, or a layer did not run.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
         >>> {name: tuple(x.shape) for name, x in outputs_of(model, {"1": model[1]}, torch.zeros(5, 4)).items()}
         {'1': (5, 3)}
     """
+    inputs = batch
+    if not isinstance(batch, Tensor | Mapping):
+        kinds = "a tensor, a sequence whose first entry is the input, or a mapping of keyword arguments"
+        check_type(argument, batch, (tuple, list), kinds)
+        check(len(batch) > 0 and batch[0] is not None, argument, "an input", batch)
+        inputs = batch[0]
     seen: dict[str, Tensor] = {}
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), None)
-    batch = tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, batch)
+    inputs = tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, inputs)
     training = {module: module.training for module in model.modules()}
     try:
         for module in training:  # flags alone, which runs no code of the modules
             module.training = False
-        with torch.no_grad(), capture(layers, seen.__setitem__):
+        taken = blaming(argument, "inputs that the model takes")
+        with taken, torch.no_grad(), capture(layers, seen.__setitem__):
             if isinstance(batch, Mapping):
-                model(**batch)
+                model(**inputs)
             else:
-                model(batch if isinstance(batch, Tensor) else batch[0])
+                model(inputs)
     finally:
         for module, flag in training.items():
             module.training = flag
@@ -150,13 +165,13 @@ def _directions(samples: Tensor, num: int, seed: int) -> Tensor:
 
 def _quantiles(rows: Tensor, count: int) -> Tensor:
     """Numbers of equal weight that stand for each column of `(N, P)`: `(P, N)` or, of more, `(P, count)` quantiles."""
-    ascending = rows.mT.sort(-1).values
-    n = ascending.shape[-1]
+    values = ascending(rows.mT)
+    n = values.shape[-1]
     if n <= count:
-        return ascending
-    place = (torch.arange(count, dtype=ascending.dtype, device=rows.device) + 0.5) * (n / count) - 0.5
+        return values
+    place = (torch.arange(count, dtype=values.dtype, device=rows.device) + 0.5) * (n / count) - 0.5
     below = place.floor().long().clamp(0, n - 2)
-    return torch.lerp(ascending[:, below], ascending[:, below + 1], place - below)
+    return torch.lerp(values[:, below], values[:, below + 1], place - below)
 
 
 def _rank() -> int:

@@ -161,6 +161,18 @@ def test_rank_one_is_one_and_what_does_not_differ_has_none() -> None:
     assert effective_rank(torch.randn(4, 10, 5).half()).dtype == torch.float64
 
 
+def test_gradients_after_a_first_call_in_inference_mode() -> None:
+    x = torch.randn(9, 41, dtype=torch.float64)  # of a size that no other test has
+    with torch.inference_mode():
+        rank = effective_rank(x)
+        summarize_samples(sample_sums(x))
+    summary = summarize_samples(sample_sums(x.requires_grad_()))
+    (summary.rank + summary.rank_stderr).backward()
+    assert float(summary.rank.detach()) == pytest.approx(float(rank))
+    assert x.grad is not None
+    assert bool(x.grad.isfinite().all())
+
+
 def test_errors_say_what_was_expected() -> None:
     with pytest.raises(TypeError, match=r"x: expected a floating point tensor, got torch\.int64"):
         effective_rank(torch.zeros(4, 3, dtype=torch.int64))

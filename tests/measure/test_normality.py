@@ -12,6 +12,7 @@ import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from layershift.measure import Estimate, Normality
 
@@ -97,6 +98,13 @@ def test_an_activation_that_is_not_finite_makes_the_distance_nan() -> None:
     x = torch.randn(10, 3)
     x[2, 1] = torch.nan
     assert measured(x).value.isnan()
+
+
+def test_an_update_of_tensors_without_numbers_spoils_no_later_one() -> None:
+    x = torch.randn(8, 43)  # of a size that no other test has
+    with FakeTensorMode(allow_non_fake_inputs=True):  # as torch.export sets it
+        Normality(seed=11).update(torch.empty(8, 43))
+    assert bool(measured(x, seed=11).value.isfinite())
 
 
 def test_errors_say_what_was_expected() -> None:

@@ -8,13 +8,13 @@ All of it follows from one matrix of sums over samples, which merges by adding.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from layershift._checks import accumulation_dtype, check, check_floating
+from layershift.functional.kept import constant, kept
 
 _PROBES = 32
 
@@ -259,7 +259,8 @@ def _rank(
     return rank, rank * relative.sqrt()
 
 
-@lru_cache(maxsize=16)
+@constant
+@kept(maxsize=16)
 def _signs(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Random signs whose products with a matrix tell its norm, the same at every call."""
     generator = torch.Generator().manual_seed(size)

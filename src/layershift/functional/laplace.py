@@ -18,8 +18,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from layershift._checks import accumulation_dtype, check, check_choice, check_floating, check_not_empty
+from layershift._checks import accumulation_dtype, check, check_choice, check_floating, check_not_empty, check_number
 from layershift.functional.kept import constant, kept
+from layershift.functional.sorting import ascending
 from layershift.functional.wasserstein1d import Order
 
 _FLOAT32_SAMPLES = 1024
@@ -39,6 +40,8 @@ def laplace_cdf(x: Tensor, scale: float = 1.0) -> Tensor:
         >>> laplace_cdf(torch.tensor([-torch.inf, 0.0, torch.inf]))
         tensor([0.0000, 0.5000, 1.0000])
     """
+    check_floating("x", x)
+    check_number("scale", scale, "a positive number", above=0)
     tail = 0.5 * torch.exp(-x.abs() / scale)
     return torch.where(x < 0, tail, 1 - tail)
 
@@ -57,6 +60,8 @@ def laplace_quantile(p: Tensor, scale: float = 1.0) -> Tensor:
         >>> laplace_quantile(torch.tensor([0.0, 0.25, 0.75]))
         tensor([   -inf, -0.6931,  0.6931])
     """
+    check_floating("p", p)
+    check_number("scale", scale, "a positive number", above=0)
     tail = scale * torch.log(2 * torch.minimum(p, 1 - p))
     return torch.where(p < 0.5, tail, -tail)
 
@@ -82,12 +87,12 @@ def wasserstein_laplace(x: Tensor, p: Order = 1, *, scale: float = 1.0) -> Tenso
         (tensor(1.), tensor(1.4142))
     """
     check_choice("p", p, (1, 2))
-    check(scale > 0, "scale", "a positive number", scale)
+    check_number("scale", scale, "a positive number", above=0)
     check_floating("x", x)
     check(x.dim() >= 1, "x", "samples of shape (…, n)", "shape ()")
     check_not_empty("x", x)
     # All is proportional to the scale, so the tables are those of scale 1.
-    x = x.to(accumulation_dtype(x)).sort(-1).values / scale
+    x = ascending(x.to(accumulation_dtype(x))) / scale
     wide = torch.float64 if x.shape[-1] > _FLOAT32_SAMPLES and x.device.type != "mps" else x.dtype
     edges, middle, constant, mean, rest = _slices(x.shape[-1], wide, x.device)
     if p == 2:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from layershift._checks import accumulation_dtype, check, check_floating
+from layershift._checks import accumulation_dtype, check, check_count, check_floating
+from layershift.functional.sorting import ascending_order
 from layershift.functional.wasserstein1d import normal_edges, wasserstein_normal_sorted
 
 _MANY, _LIMIT = 10**8, 1.2883791903
@@ -65,7 +66,7 @@ def normal_distance(projections: Tensor) -> NormalDistance:
     shape = tuple(projections.shape)
     check(len(shape) >= 2 and 0 not in shape[-2:], "projections", "shape (…, n, P) with n, P ≥ 1", f"shape {shape}")
     n, count = shape[-2:]
-    x, order = projections.mT.to(accumulation_dtype(projections)).sort(-1)
+    x, order = ascending_order(projections.mT.to(accumulation_dtype(projections)))
     distance = wasserstein_normal_sorted(x)
     value = distance.mean(-1)
     if n == 1:
@@ -80,7 +81,6 @@ def normal_distance(projections: Tensor) -> NormalDistance:
     return NormalDistance(value, variance.sqrt())
 
 
-@lru_cache(maxsize=64)
 def normal_floor(n: int) -> float:
     r"""The mean of W1 between n samples of N(0, 1) and N(0, 1): what no distance at this n goes below on average.
 
@@ -102,7 +102,12 @@ def normal_floor(n: int) -> float:
         >>> round(normal_floor(1), 4)  # E|X - Y| of two independent standard normals
         1.1284
     """
-    check(n >= 1, "n", "a number of samples, 1 or more", n)
+    check_count("n", n, "a number of samples, 1 or more")
+    return _floor(n)
+
+
+@lru_cache(maxsize=64)
+def _floor(n: int) -> float:
     if n > _MANY:  # the binomial coefficients below lose digits
         return _LIMIT / math.sqrt(n)
     x = torch.linspace(-9, 9, 20_001, dtype=torch.float64, device="cpu")

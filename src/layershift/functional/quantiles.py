@@ -12,12 +12,12 @@ References:
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
 from layershift._checks import check, check_floating, check_rank
+from layershift.functional.kept import constant, kept
+from layershift.functional.sorting import ascending
 
 RELATIVE_ACCURACY = 2.0**-7
 """A quantile is off by at most this part of its value, between 2^-24 and 2^24 in magnitude."""
@@ -33,7 +33,8 @@ BINS = 2 * _ZERO + 1
 _CHUNK = {"cpu": 2**18}  # numbers at a time, so that what lies between two passes stays in the cache
 
 
-@lru_cache(maxsize=8)
+@constant
+@kept(maxsize=8)
 def _edges(device: torch.device) -> tuple[Tensor, Tensor]:
     """Lower and upper edges of the bins of finite numbers; the bin of 0 has no width, the outermost are infinite."""
     pattern = torch.arange(_BASE, _BASE + _MAGNITUDES + 2, dtype=torch.int16)
@@ -109,11 +110,50 @@ def sketch_quantile(sketch: Tensor, q: Tensor) -> Tensor:
     sketch = sketch[:, 1:-1]
     upto = sketch.cumsum(1)
     count = upto[:, -1:]
-    rank = (q.to(upto.device, torch.float64).clamp(0, 1) * (count - 1).clamp(min=0)).expand(len(sketch), -1)
+    rank = _ranks(q, count)
     found = torch.searchsorted(upto, rank.floor().long(), right=True).clamp(max=BINS - 3)
-    inside = sketch.gather(1, found).double()
-    place = (rank - upto.gather(1, found) + inside + 0.5) / inside
-    lower, upper = (edge[found] for edge in _edges(sketch.device))
+    return _between(found, rank, upto.gather(1, found), sketch.gather(1, found), count)
+
+
+def number_quantile(x: Tensor, q: Tensor) -> Tensor:
+    """What `sketch_quantile` gives of a `quantile_sketch` of numbers, without the counts: faster for few numbers.
+
+    Args:
+        x: numbers, shape `(R, M)`.
+        q: probabilities in [0, 1], shape `(Q,)` for all rows or `(R, Q)`.
+
+    Returns:
+        Quantiles, shape `(R, Q)`, float64; NaN where no number is finite, infinite beyond 2^24.
+
+    Raises:
+        TypeError: if `x` is not a floating point tensor.
+        ValueError: if `x` has not two dimensions.
+
+    Example:
+        >>> x, q = torch.randn(2, 100), torch.tensor([0.1, 0.5])
+        >>> torch.equal(number_quantile(x, q), sketch_quantile(quantile_sketch(x), q))
+        True
+    """
+    check_floating("x", x)
+    check_rank("x", x, (2,), "(R, M)")
+    bins = ascending(_bin(x))
+    below, above = ((bins == end).sum(1, keepdim=True) for end in (0, BINS - 1))  # not finite
+    count = x.shape[1] - below - above
+    rank = _ranks(q, count)
+    found = bins.gather(1, (below + rank.floor().long()).clamp(max=x.shape[1] - 1))
+    before, upto = torch.searchsorted(bins, found), torch.searchsorted(bins, found, right=True)
+    return _between((found.long() - 1).clamp(0, BINS - 3), rank, upto - below, upto - before, count)
+
+
+def _ranks(q: Tensor, count: Tensor) -> Tensor:
+    return (q.to(count.device, torch.float64).clamp(0, 1) * (count - 1).clamp(min=0)).expand(len(count), -1)
+
+
+def _between(found: Tensor, rank: Tensor, upto: Tensor, inside: Tensor, count: Tensor) -> Tensor:
+    """Numbers at ranks in the bins `found`, of which `upto` tells how many numbers lie there or below."""
+    inside = inside.double()
+    place = (rank - upto + inside + 0.5) / inside
+    lower, upper = (edge[found] for edge in _edges(found.device))
     value = torch.where(lower.isinf() | upper.isinf(), lower + upper, lower + place.clamp(0, 1) * (upper - lower))
     return torch.where(count > 0, value, torch.nan)
 

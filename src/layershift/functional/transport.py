@@ -14,9 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layershift._checks import accumulation_dtype, check, check_choice, check_floating, import_extra
+from layershift._checks import (
+    accumulation_dtype,
+    check_choice,
+    check_count,
+    check_floating,
+    check_rank,
+    check_readable,
+    import_extra,
+)
 from layershift.functional.bounds import check_pairs, mean_projection
 from layershift.functional.gaussian import safe_root
+from layershift.functional.sorting import ascending_order
 from layershift.functional.wasserstein1d import Order
 
 _DIRECT = 10**9  # operations: up to here distances are computed without the cancellation of a matrix product
@@ -75,6 +84,7 @@ def exact_wasserstein(x: Tensor, y: Tensor, *, p: Order = 1) -> Transport:
     """
     check_choice("p", p, (1, 2))
     check_pairs(x, y)
+    check_readable("x", x)
     ot = import_extra("ot", extra="ot")
     cost = _costs(x.detach(), y.detach(), p).numpy()
     if np.isfinite(cost).all():
@@ -184,8 +194,9 @@ def sliced_transport(x: Tensor, y: Tensor, move: Tensor, *, d: int, p: Order = 1
     """
     check_choice("p", p, (1, 2))
     check_pairs(x, y)
-    check_floating("move", move)
-    check(d >= 1, "d", "a dimension of at least 1", d)
+    check_floating("move", move, x)
+    check_rank("move", move, (0,), "()")
+    check_count("d", d, "a dimension of at least 1")
     # Directions in rows, and in float64: an excess may be a small difference.
     x, y = x.mT.to(torch.float64), y.mT.to(torch.float64)
     move = move.to(torch.float64)
@@ -209,12 +220,12 @@ def _influence(x: Tensor, y: Tensor, p: int) -> Tensor:
     n = x.shape[1]
     if p == 1:
         # The potential falls where more of x than of y lies below, and rises where less does.
-        joined, order = torch.cat([x, y], 1).sort(1)
+        joined, order = ascending_order(torch.cat([x, y], 1))
         step = torch.where(order < n, 1, -1).cumsum(1)[:, :-1].sign()
         potential = torch.nn.functional.pad(-(step * joined.diff(dim=1)).cumsum(1), (1, 0))
         potential = torch.empty_like(potential).scatter(1, order, potential)
         return potential[:, :n] - potential[:, n:]
-    (sorted_x, order_x), (sorted_y, order_y) = x.sort(1), y.sort(1)
+    (sorted_x, order_x), (sorted_y, order_y) = ascending_order(x), ascending_order(y)
     # The convex potential whose slope is the optimal map, by the trapezoidal rule, and its conjugate.
     rises = sorted_x.diff(dim=1) * (sorted_y[:, 1:] + sorted_y[:, :-1]) / 2
     convex = torch.nn.functional.pad(rises.cumsum(1), (1, 0))

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layershift._checks import accumulation_dtype, check, check_choice, check_floating, check_not_empty
+from layershift._checks import accumulation_dtype, check, check_broadcast, check_choice, check_floating, check_not_empty
 from layershift.functional.gaussian import normal_cdf, normal_pdf, safe_root
 from layershift.functional.kept import constant, kept
+from layershift.functional.sorting import ascending
 
 Order = Literal[1, 2]
 
@@ -50,7 +51,7 @@ def wasserstein_normal(x: Tensor, p: Order = 1) -> Tensor:
     check_floating("x", x)
     check(x.dim() >= 1, "x", "samples of shape (…, n)", "shape ()")
     check_not_empty("x", x)
-    return wasserstein_normal_sorted(x.to(accumulation_dtype(x)).sort(-1).values, p)
+    return wasserstein_normal_sorted(ascending(x.to(accumulation_dtype(x))), p)
 
 
 def wasserstein_normal_sorted(x: Tensor, p: Order = 1) -> Tensor:
@@ -146,11 +147,12 @@ def wasserstein(x: Tensor, y: Tensor, p: Order = 1) -> Tensor:
     """
     check_choice("p", p, (1, 2))
     for argument, samples in (("x", x), ("y", y)):
-        check_floating(argument, samples)
+        check_floating(argument, samples, x)
         check(samples.dim() >= 1, argument, "samples of shape (…, n)", "shape ()")
         check_not_empty(argument, samples)
+    check_broadcast("y", y[..., :1], x[..., :1].shape)
     dtype = torch.promote_types(accumulation_dtype(x), accumulation_dtype(y))
-    x, y = x.to(dtype).sort(-1).values, y.to(dtype).sort(-1).values
+    x, y = ascending(x.to(dtype)), ascending(y.to(dtype))
     n, m = x.shape[-1], y.shape[-1]
     if n == m:
         gaps = (x - y).abs()

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from layershift._checks import accumulation_dtype, check, check_floating, check_not_empty
+from layershift._checks import (
+    accumulation_dtype,
+    check,
+    check_count,
+    check_floating,
+    check_not_empty,
+    check_number,
+    check_seed,
+    check_type,
+)
 from layershift.functional.health import SampleSums, merge_sample_sums, sample_sums, summarize_samples, wide_dtype
+from layershift.functional.kept import kept
 from layershift.measure.estimate import Estimate
 
 _EVIDENCE = 0.1
@@ -96,10 +105,14 @@ class Health(Metric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check(tolerance >= 0, "tolerance", "a number, 0 or more", tolerance)
-        check(0 < slope < 1, "slope", "a share in (0, 1)", slope)
+        check_number("tolerance", tolerance, "a number, 0 or more", least=0)
+        check_number("slope", slope, "a share in (0, 1)", above=0, below=1)
+        two = bounds is None or (isinstance(bounds, tuple | list) and [type(end) in (int, float) for end in bounds])
+        check(two in (True, [True, True]), "bounds", "two numbers in ascending order", bounds)
         check(bounds is None or bounds[0] < bounds[1], "bounds", "two numbers in ascending order", bounds)
-        check(max_channels >= 1, "max_channels", "a number of channels, 1 or more", max_channels)
+        check_type("channel_dim", channel_dim, int, "a dimension")
+        check_seed("seed", seed)
+        check_count("max_channels", max_channels, "a number of channels, 1 or more")
         self.tolerance, self.slope, self.bounds = tolerance, slope, bounds
         self.max_channels, self.seed, self.channel_dim = max_channels, seed, channel_dim
         self.add_state("samples", [], dist_reduce_fx="cat")
@@ -280,7 +293,7 @@ def _named(samples: Tensor, shares: Tensor) -> dict[str, Estimate]:
     }
 
 
-@lru_cache(maxsize=4)
+@kept(maxsize=4)
 def _projection(size: int, count: int, seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Columns from N(0, I/count), the same for every layer of this size."""
     generator = torch.Generator().manual_seed(seed)

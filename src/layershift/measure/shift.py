@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from layershift._checks import accumulation_dtype, check, check_choice, check_floating, check_not_empty
+from layershift._checks import (
+    accumulation_dtype,
+    check,
+    check_choice,
+    check_count,
+    check_floating,
+    check_not_empty,
+    check_seed,
+    check_type,
+)
+from layershift.functional.kept import kept
 from layershift.functional.sliced import directions
 from layershift.functional.transport import exact_wasserstein, gaussian_fit_wasserstein, sliced_transport
 from layershift.functional.wasserstein1d import Order
@@ -102,8 +111,10 @@ class Shift(Metric):
         check_choice("estimator", estimator, tuple(_SAMPLES))
         check_choice("p", _ORDERS[estimator][0] if p is None else p, _ORDERS[estimator])
         max_samples = _SAMPLES[estimator] if max_samples is None else max_samples
-        check(max_samples >= 1, "max_samples", "a number of pairs, 1 or more", max_samples)
-        check(num_projections >= 1, "num_projections", "a number of directions, 1 or more", num_projections)
+        check_count("max_samples", max_samples, "a number of pairs, 1 or more")
+        check_count("num_projections", num_projections, "a number of directions, 1 or more")
+        check_seed("seed", seed)
+        check_type("critic", critic, (Critic, type(None)), "a Critic, or None")
         check(critic is None or estimator == "critic", "critic", "None unless estimator='critic'", critic)
         self.estimator, self.p = estimator, _ORDERS[estimator][0] if p is None else p
         self.max_samples, self.num_projections, self.seed = max_samples, num_projections, seed
@@ -244,7 +255,7 @@ class Shift(Metric):
         return Estimate(value, stderr, size, lower, upper, estimator=name, units=units, seconds=seconds)
 
 
-@lru_cache(maxsize=4)  # layers of one size follow each other; more entries would hold on to much memory
+@kept(maxsize=4)  # layers of one size follow each other; more entries would hold on to much memory
 def _directions(size: int, count: int, seed: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The same directions for every layer of this size, as columns."""
     generator = torch.Generator().manual_seed(seed)
