@@ -20,7 +20,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from layershift._checks import accumulation_dtype, check, check_choice, check_floating, check_not_empty
+from layershift._checks import (
+    accumulation_dtype,
+    check,
+    check_choice,
+    check_count,
+    check_floating,
+    check_not_empty,
+    check_number,
+)
+
+_IN_CACHE = 2**18  # numbers
 
 
 def epps_pulley(
@@ -63,9 +73,7 @@ def epps_pulley(
         tensor(0.1631)
     """
     check_choice("method", method, ("quadrature", "exact"))
-    check_floating("x", x)
-    check(x.dim() >= 1, "x", "samples of shape (…, n)", "shape ()")
-    check_not_empty("x", x)
+    _check(x, num_nodes, t_max)
     x = x.to(accumulation_dtype(x))
     if method == "exact":
         pairs = torch.exp(-0.5 * (x.unsqueeze(-1) - x.unsqueeze(-2)).square()).mean((-2, -1))
@@ -78,7 +86,7 @@ def characteristic_function(x: Tensor, *, num_nodes: int = 17, t_max: float = 4.
     r"""The empirical characteristic function at evenly spaced nodes of $[0,t_{max}]$.
 
     Args:
-        x: samples along the last dimension, shape `(…, n)`, in float32 or float64.
+        x: samples along the last dimension, shape `(…, n)`.
         num_nodes: how many nodes, 0 and `t_max` among them.
         t_max: the last node.
 
@@ -94,9 +102,8 @@ def characteristic_function(x: Tensor, *, num_nodes: int = 17, t_max: float = 4.
         tensor([[1., 1.],
                 [0., 0.]])
     """
-    check(num_nodes >= 2, "num_nodes", "at least 2", num_nodes)
-    check(t_max > 0, "t_max", "a positive number", t_max)
-    values: Tensor = _CharacteristicFunction.apply(x, num_nodes, t_max / (num_nodes - 1))
+    _check(x, num_nodes, t_max)
+    values: Tensor = _CharacteristicFunction.apply(x.to(accumulation_dtype(x)), num_nodes, t_max / (num_nodes - 1))
     return values
 
 
@@ -115,6 +122,11 @@ def characteristic_distance(values: Tensor, *, t_max: float = 4.0) -> Tensor:
         >>> characteristic_distance(torch.stack([torch.exp(-t.square() / 2), 0 * t]))
         tensor(0.)
     """
+    check_floating("values", values)
+    fits = values.dim() >= 2 and len(values) == 2 and values.shape[-1] >= 2
+    check(fits, "values", "shape (2, …, num_nodes), 2 nodes or more", values)
+    check_number("t_max", t_max, "a positive number", above=0)
+    values = values.to(accumulation_dtype(values))
     t = torch.linspace(0, t_max, values.shape[-1], dtype=values.dtype, device=values.device)
     normal = torch.exp(-0.5 * t.square())
     weight = normal * (2 * t_max / (values.shape[-1] - 1) / math.sqrt(2 * math.pi))  # both halves of the line
@@ -124,30 +136,77 @@ def characteristic_distance(values: Tensor, *, t_max: float = 4.0) -> Tensor:
     return (((real - normal).square() + imaginary.square()) * weight * ends).sum(-1)
 
 
+def _check(x: Tensor, num_nodes: int, t_max: float) -> None:
+    check_floating("x", x)
+    check(x.dim() >= 1, "x", "samples of shape (…, n)", "shape ()")
+    check_not_empty("x", x)
+    check_count("num_nodes", num_nodes, "at least 2", least=2)
+    check_number("t_max", t_max, "a positive number", above=0)
+
+
 class _CharacteristicFunction(torch.autograd.Function):
-    """Means of cos(t x) and sin(t x); nodes are multiples of one step, so each angle is the last one turned by it."""
+    """Means of $z^k=e^{itx}$ at nodes that are multiples of one step: each is the last one turned by it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, num_nodes: int, step: float) -> Tensor:
         ctx.save_for_backward(x)
         ctx.num_nodes, ctx.step = num_nodes, step
-        means = [torch.stack([cos.mean(-1), sin.mean(-1)]) for cos, sin in _turns(x, num_nodes, step)]
-        return torch.stack(means, -1)
+        if torch.compiler.is_compiling():
+            means = [torch.stack([cos.mean(-1), sin.mean(-1)]) for cos, sin in _turns(x, num_nodes, step)]
+            return torch.stack(means, -1)
+        sums = torch.cat([_power_means(part, num_nodes, step) for part in _in_cache(x.reshape(-1, x.shape[-1]))])
+        return torch.view_as_real(sums).movedim(-1, 0).reshape(2, *x.shape[:-1], num_nodes)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
         times = torch.arange(ctx.num_nodes, dtype=x.dtype, device=x.device) * (ctx.step / x.shape[-1])
-        by_cos, by_sin = (gradient * times).unsqueeze(-2).unbind(0)
-        total = torch.zeros_like(x)
-        for k, (cos, sin) in enumerate(_turns(x, ctx.num_nodes, ctx.step)):
-            total.addcmul_(by_sin[..., k], cos).addcmul_(by_cos[..., k], sin, value=-1)
-        return total, None, None
+        by_cos, by_sin = (gradient * times).unbind(0)
+        if torch.compiler.is_compiling():
+            total = torch.zeros_like(x)
+            for k, (cos, sin) in enumerate(_turns(x, ctx.num_nodes, ctx.step)):
+                total = total + by_sin[..., k, None] * cos - by_cos[..., k, None] * sin
+            return total, None, None
+        coefficients = _in_cache(torch.complex(by_sin, by_cos).view(-1, ctx.num_nodes), x.shape[-1])
+        parts = zip(_in_cache(x.reshape(-1, x.shape[-1])), coefficients, strict=True)
+        return torch.cat([_polynomial(*part, ctx.step) for part in parts]).view(x.shape), None, None
+
+
+def _in_cache(x: Tensor, row: int | None = None) -> tuple[Tensor, ...]:
+    """On a CPU some rows at a time, so that what is turned again and again stays in the cache."""
+    rows = _IN_CACHE // (x.shape[-1] if row is None else row) if x.device.type == "cpu" else len(x)
+    return torch.split(x, max(rows, 1))
+
+
+def _turned(x: Tensor, step: float) -> Tensor:
+    angle = (x * step).contiguous()
+    return torch.complex(torch.cos(angle), torch.sin(angle))
+
+
+def _power_means(x: Tensor, num_nodes: int, step: float) -> Tensor:
+    """Means of z⁰, z¹ and so on, for samples `(R, n)`: complex numbers `(R, num_nodes)`."""
+    turn = _turned(x, step)
+    power, means = torch.ones_like(turn), []
+    for k in range(num_nodes):
+        if k:
+            power.mul_(turn)
+        means.append(power.mean(-1))
+    return torch.stack(means, -1)
+
+
+def _polynomial(x: Tensor, coefficients: Tensor, step: float) -> Tensor:
+    """The real part of Σ cₖ zᵏ, by Horner's rule."""
+    turn = _turned(x, step)
+    *lower, highest = coefficients.unsqueeze(1).unbind(-1)
+    total = highest.expand_as(turn).clone()
+    for coefficient in reversed(lower):
+        total.mul_(turn).add_(coefficient)
+    return total.real
 
 
 def _turns(x: Tensor, num_nodes: int, step: float) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cosine and sine of 0, x·step, 2x·step and so on."""
+    """Cosine and sine of 0, x·step, 2x·step and so on: compilers do not know complex numbers, but fuse real ones."""
     cos_step, sin_step = torch.cos(x * step), torch.sin(x * step)
     cos, sin = torch.ones_like(x), torch.zeros_like(x)
     for k in range(num_nodes):
