@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from layershift._checks import check, check_floating
-from layershift.functional.moments import (
-    MomentSummary,
-    MomentSums,
-    MomentTable,
-    merge_moment_sums,
-    moment_sums,
-    moment_table,
-    move_pivot,
-    pool_moments,
-    summarize_moments,
-)
-from layershift.functional.quantiles import BINS, quantile_sketch, sketch_quantile
+from layershift._checks import check, check_count, check_floating, check_items, check_type
+from layershift.functional.moments import MomentTable, summarize_moments
+from layershift.functional.quantiles import BINS, number_quantile, quantile_sketch, sketch_quantile
 from layershift.measure.estimate import Estimate
+from layershift.measure.layer_sums import columns, merge, quantiles_with_errors, spread, sums_of, thinned, unpack
 
 _MOMENTS = {"mean": "x", "variance": "x^2", "skewness": "1", "kurtosis": "1"}
 _BY_MOMENTS = "sample moment; standard error by the delta method over samples"
@@ -96,14 +86,16 @@ class Moments(Metric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check(num_units >= 0, "num_units", "a number of units, 0 or more", num_units)
+        check_count("num_units", num_units, "a number of units, 0 or more", least=0)
+        check_items("quantiles", quantiles, (float, int), "probabilities in [0, 1]")
         check(all(0 <= q <= 1 for q in quantiles), "quantiles", "probabilities in [0, 1]", tuple(quantiles))
-        check(quantile_numbers >= 1, "quantile_numbers", "a number of numbers, 1 or more", quantile_numbers)
+        check_type("channel_dim", channel_dim, int, "a dimension")
+        check_count("quantile_numbers", quantile_numbers, "a number of numbers, 1 or more")
         self.quantile_numbers = quantile_numbers
         self.num_units, self.quantiles, self.channel_dim = num_units, tuple(quantiles), channel_dim
         self.unit_indices: Tensor | None = None  # on the CPU: reading it never waits for another device
         self._units: Tensor | None = None
-        self.add_state("sums", torch.zeros(1 + num_units, 26, dtype=torch.float64), dist_reduce_fx=_merge)
+        self.add_state("sums", torch.zeros(1 + num_units, 26, dtype=torch.float64), dist_reduce_fx=merge)
         self.add_state("counts", torch.zeros(1 + num_units, BINS, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("numbers", torch.zeros(1 + num_units, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("nonfinite", torch.zeros(1 + num_units, dtype=torch.int64), dist_reduce_fx="sum")
@@ -119,10 +111,10 @@ class Moments(Metric):
         check(x.dim() >= 2, "x", "a tensor of shape (N, C, …)", x)
         x = x.detach().movedim(self.channel_dim, 1)
         units = self._units_of(x)
-        joined = _columns(x, units)
-        rows = slice(joined.mean.shape[1])
-        added = _pack(moment_sums(joined))
-        self.sums[rows] = added if self._empty else _merge(torch.stack([self.sums[rows], added]))
+        joined = columns(x.unsqueeze(0), units)
+        rows = slice(1 + len(units))
+        added = sums_of(joined).squeeze(0)
+        self.sums[rows] = added if self._empty else merge(torch.stack([self.sums[rows], added]))
         self._empty = False
         self._count(x, joined, units)
 
@@ -147,32 +139,30 @@ class Moments(Metric):
     def _count(self, x: Tensor, joined: MomentTable, units: Tensor) -> None:
         """Numbers into the bins of the sketches, and how many are not finite."""
         stop = 1 + len(units)
-        size, row = x[0].numel(), x[0, 0].numel()
-        dense = x if x.is_contiguous() else x.movedim(1, -1)  # channels last, without a copy
-        layer = _thinned(dense.reshape(1, -1), size, self.quantile_numbers, self._samples)
+        layer, chosen = (numbers.squeeze(0) for numbers in self._thinned(x.unsqueeze(0), units, self._samples))
         quantile_sketch(layer, counts=self.counts[:1])
         if stop > 1:
-            chosen = x.transpose(0, 1).index_select(0, units).flatten(1)
-            few = max(self.quantile_numbers // 4, 1)
-            quantile_sketch(_thinned(chosen, row, few, self._samples), counts=self.counts[1:stop])
+            quantile_sketch(chosen, counts=self.counts[1:stop])
         self._samples += len(x)
         self.numbers[0] += x.numel()
-        self.numbers[1:stop] += len(x) * row
-        # On a CPU looking costs less than counting; elsewhere it would wait for the device.
-        if x.device.type != "cpu" or not bool(joined.mean[:, 0].isfinite().all()):
-            bad = (
-                x.flatten(2).isfinite().logical_not_().sum((0, 2))
-                if x.dim() > 2
-                else x.isfinite().logical_not_().sum(0)
-            )
-            self.nonfinite[0] += bad.sum()
-            self.nonfinite[1:stop] += bad[units]
+        self.numbers[1:stop] += len(x) * x[0, 0].numel()
+        bad = _nonfinite(x.unsqueeze(0), joined, units)
+        if bad is not None:
+            self.nonfinite[:stop] += bad.squeeze(0)
+
+    def _thinned(self, x: Tensor, units: Tensor, samples: int) -> tuple[Tensor, Tensor]:
+        """Numbers of layers `(G, N, C, …)` for quantiles, `(G, 1, M)`, and of units, `(G, U - 1, M')`."""
+        dense = x if x.is_contiguous() else x.movedim(2, -1)  # channels last, without a copy
+        layer = thinned(dense.reshape(len(x), 1, -1), x[0, 0].numel(), self.quantile_numbers, samples)
+        chosen = x.transpose(1, 2).index_select(1, units).flatten(2)
+        few = max(self.quantile_numbers // 4, 1)
+        return layer, thinned(chosen, x[0, 0, 0].numel(), few, samples)
 
     def _units_of(self, x: Tensor) -> Tensor:
         """Choose the units at the first update, and move to the input's device."""
         if self._units is None or self._units.device != x.device:
             self.to(x.device)
-            self.unit_indices = _spread(min(self.num_units, x.shape[1]), x.shape[1])
+            self.unit_indices = spread(min(self.num_units, x.shape[1]), x.shape[1])
             self._units = self.unit_indices.to(x.device)
         return self._units
 
@@ -201,15 +191,72 @@ class Moments(Metric):
             torch.cat([getattr(m, state)[:r] for m, r in zip(metrics, rows, strict=True)])
             for state in ("sums", "numbers", "nonfinite")
         )
-        summary = summarize_moments(_unpack(sums))
-        quantile, error = _quantiles(
-            metrics[0].quantiles, summary, [m.counts[:r] for m, r in zip(metrics, rows, strict=True)], numbers
+        sketches = [m.counts[:r] for m, r in zip(metrics, rows, strict=True)]
+        counted = torch.cat([sketch.sum(1) for sketch in sketches])
+
+        def read(q: Tensor) -> Tensor:
+            # Sketches are large: joining them would cost more than it saves.
+            return torch.cat([sketch_quantile(*part) for part in zip(sketches, torch.split(q, rows), strict=True)])
+
+        return metrics[0]._estimates(rows, sums, counted, numbers, nonfinite, read)
+
+    @staticmethod
+    def measure_all(metrics: Sequence[Moments], x: Tensor) -> list[dict[str, Estimate]]:
+        """What `update` and `compute` would give of one batch, for small layers of one shape at the cost of one.
+
+        Nothing is kept: a metric is as it was, save that it knows its units.
+
+        Args:
+            metrics: of G layers, with the same options.
+            x: their outputs, shape `(G, N, C, …)`, or with the channels at `channel_dim`.
+
+        Returns:
+            The estimates of each.
+        """
+        first = metrics[0]
+        x = x.detach().movedim(first.channel_dim + (first.channel_dim >= 0), 2)
+        units, *_ = [metric._units_of(x[0]) for metric in metrics]
+        joined, (layer, chosen) = columns(x, units), first._thinned(x, units, 0)
+        layers, rows, samples = len(x), 1 + len(units), x.shape[1]
+
+        def shaped(of_layer: int, of_unit: int) -> Tensor:
+            numbers = torch.full((layers, rows), of_unit, dtype=torch.int64, device=x.device)
+            numbers[:, 0] = of_layer
+            return numbers.flatten()
+
+        def read(q: Tensor) -> Tensor:
+            probabilities = q.view(layers, rows, -1)
+            wide = number_quantile(layer.squeeze(1), probabilities[:, 0])
+            narrow = number_quantile(chosen.flatten(0, 1), probabilities[:, 1:].flatten(0, 1))
+            return torch.cat([wide.unsqueeze(1), narrow.view(layers, rows - 1, q.shape[1])], 1).flatten(0, 1)
+
+        bad = _nonfinite(x, joined, units)
+        return first._estimates(
+            [rows] * layers,
+            sums_of(joined).flatten(0, 1),
+            shaped(layer.shape[-1], chosen.shape[-1]),
+            shaped(x[0].numel(), samples * x[0, 0, 0].numel()),
+            torch.zeros_like(shaped(0, 0)) if bad is None else bad.flatten(),
+            read,
         )
+
+    def _estimates(
+        self,
+        rows: list[int],
+        sums: Tensor,
+        counted: Tensor,
+        numbers: Tensor,
+        nonfinite: Tensor,
+        read: Callable[[Tensor], Tensor],
+    ) -> list[dict[str, Estimate]]:
+        """Estimates of several layers, each with so many rows, of the rows of all of them."""
+        summary = summarize_moments(unpack(sums))
+        quantile, error = quantiles_with_errors(self.quantiles, summary, counted, numbers, read)
         share = (nonfinite.double() / numbers).unsqueeze(1)
         value = torch.cat([summary.value, quantile, share], 1)
         stderr = torch.cat([summary.stderr, error, torch.full_like(share, torch.nan)], 1)
-        parts = zip(*(torch.split(columns, rows) for columns in (value, stderr, summary.n)), strict=True)
-        return [metrics[0]._named(*part) for part in parts]
+        parts = zip(*(torch.split(column, rows) for column in (value, stderr, summary.n)), strict=True)
+        return [self._named(*part) for part in parts]
 
     def _named(self, value: Tensor, stderr: Tensor, n: Tensor) -> dict[str, Estimate]:
         """The columns by name; the first row is the layer, the others its units."""
@@ -227,77 +274,12 @@ class Moments(Metric):
         return estimates
 
 
-def _thinned(numbers: Tensor, size: int, limit: int, samples: int) -> Tensor:
-    """Every s-th number of a stream, about `limit` of the `size` numbers of a sample; `samples` came before.
+def _nonfinite(x: Tensor, joined: MomentTable, units: Tensor) -> Tensor | None:
+    """How many numbers are not finite, `(G, U)`; None if none is.
 
-    Where the stream is cut into batches makes no difference. s shares no factor with `size`, so that the positions
-    inside a sample take turns.
+    On a CPU looking costs less than counting; elsewhere it would wait for the device.
     """
-    step = -(-size // limit)
-    while step > 1 and math.gcd(step, size) > 1:
-        step += 1
-    return numbers[:, -(samples * size) % step :: step]
-
-
-def _quantiles(
-    quantiles: Sequence[float], summary: MomentSummary, sketches: Sequence[Tensor], numbers: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Quantiles and their standard errors, both `(R, Q)`, from sketches of some of the numbers, R rows in all."""
-    _, variance, _, kurtosis = summary.value.unbind(1)
-    by_mean = variance / summary.stderr[:, 0].square()
-    by_variance = (kurtosis - 1) * (variance / summary.stderr[:, 1]).square()
-    worth = torch.maximum(torch.minimum(by_mean, by_variance).nan_to_num(0), summary.n)
-    counted = torch.cat([sketch.sum(1) for sketch in sketches]).clamp(min=1)
-    left_out = 1 - (counted / numbers.clamp(min=1)).clamp(max=1)
-    worth = torch.minimum(worth, counted)
-    worth = (1 / (1 / worth + left_out / counted)).unsqueeze(1)
-    p = torch.tensor(quantiles, dtype=torch.float64, device=numbers.device)
-    step = (p * (1 - p) / worth).sqrt()
-    wanted = torch.split(torch.cat([p - step, p.expand_as(step), p + step], 1), [len(sketch) for sketch in sketches])
-    # Sketches are large: joining them would cost more than it saves.
-    found = torch.cat([sketch_quantile(sketch, q) for sketch, q in zip(sketches, wanted, strict=True)])
-    low, value, high = found.chunk(3, 1)
-    known = (p - step >= 0) & (p + step <= 1) & (summary.n > 1).unsqueeze(1)
-    return value, torch.where(known, (high - low) / 2, torch.nan)
-
-
-def _in_cache(x: Tensor) -> tuple[Tensor, ...]:
-    """On a CPU some samples at a time, so that what lies between two passes stays in the cache."""
-    samples = 2**19 // x[0].numel() if x.device.type == "cpu" and x.numel() > 0 else len(x)
-    return tuple(torch.split(x, max(samples, 1)))
-
-
-def _columns(x: Tensor, units: Tensor) -> MomentTable:
-    """The table of the layer and of single units, one column each."""
-    parts = [moment_table(part) for part in _in_cache(x)]
-    table = MomentTable(*map(torch.cat, zip(*parts, strict=True)))
-    layer = torch.stack(pool_moments(table, 1, keepdim=True))
-    return MomentTable(*torch.cat([layer, torch.stack(table).index_select(2, units)], 2))
-
-
-def _spread(count: int, size: int) -> Tensor:
-    """`count` of `size` indices, evenly spread, with the first and the last.
-
-    Example:
-        >>> _spread(3, 10)
-        tensor([0, 4, 9])
-    """
-    return torch.tensor([i * (size - 1) // max(count - 1, 1) for i in range(count)], dtype=torch.int64)
-
-
-def _pack(sums: MomentSums) -> Tensor:
-    """One tensor `(U, 26)`, because torchmetrics reduces each state alone, and gram and pivot belong together."""
-    return torch.cat([sums.pivot.unsqueeze(1), sums.gram.flatten(1)], 1)
-
-
-def _unpack(state: Tensor) -> MomentSums:
-    return MomentSums(state[:, 0], state[:, 1:].reshape(-1, 5, 5))
-
-
-def _merge(states: Tensor) -> Tensor:
-    """Add up states `(K, U, 26)`, about a pivot of one that is not empty."""
-    merged, *others = map(_unpack, states)
-    for other in others:
-        pivot = torch.where(merged.gram[:, 0, 0] > 0, merged.pivot, other.pivot)
-        merged = merge_moment_sums(move_pivot(merged, pivot), other)
-    return _pack(merged)
+    if x.device.type == "cpu" and bool(joined.mean[:, :, 0].isfinite().all()):
+        return None
+    bad = x.unsqueeze(-1).flatten(3).isfinite().logical_not_().sum((1, 3))
+    return torch.cat([bad.sum(1, keepdim=True), bad.index_select(1, units)], 1)

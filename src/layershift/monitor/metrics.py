@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from layershift._checks import check, check_choice
+from layershift.monitor.waiting import can_wait, measure_together, measures_together
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -62,6 +63,7 @@ class LayerMetrics:
         self._calls = dict.fromkeys(self._metrics, 0)
         self._ran: dict[str, None] = {}  # in this order
         self._first: dict[Hashable, str] = {}  # the layer that gave an output, by what identifies it
+        self._waiting: dict[str, Tensor] = {}  # of small layers that ran once so far
 
     @property
     def needs_reference(self) -> bool:
@@ -84,22 +86,38 @@ class LayerMetrics:
         self._calls[layer] += 1
         self._ran.setdefault(layer)
         first = layer if key[1] else self._first.setdefault(_identity(output), layer)
-        known = first != layer and self._calls[first] == 1
+        known = first if first != layer and self._calls[first] == 1 else None
         try:
             with torch.no_grad(), torch.autocast(output.device.type, enabled=False):
+                if key[1]:
+                    self._go_on(layer)
+                elif can_wait(output) and not distributed():
+                    # A copy, because the network may change its output in place.
+                    same = self._waiting.get(known) if known else None
+                    self._waiting[layer] = output.detach().clone() if same is None else same
                 for i, metric in enumerate(self._metrics[layer]):
-                    if not _compares(metric):
-                        if known:
-                            self._metrics[layer][i] = self._metrics[first][i].clone()
-                        else:
-                            metric.update(output)
-                        continue
-                    if key not in self._now:  # a copy: the network may change its output in place
-                        self._now[key] = output.detach().clone()
-                    if key in self._before:
-                        metric.update(output, self._before[key])
+                    if _compares(metric):
+                        self._compare(metric, key, output)
+                    elif known and self._metrics[known][i].update_called:
+                        self._metrics[layer][i] = self._metrics[known][i].clone()
+                    elif layer not in self._waiting or not measures_together(metric):
+                        metric.update(output)
         except (TypeError, ValueError) as error:
             raise type(error)(f"layer {layer!r}: {error}") from error
+
+    def _compare(self, metric: Any, key: tuple[str, int], output: Tensor) -> None:
+        """Update a metric with an output and what it was, if that is known."""
+        if key not in self._now:  # a copy: the network may change its output in place
+            self._now[key] = output.detach().clone()
+        if key in self._before:
+            metric.update(output, self._before[key])
+
+    def _go_on(self, layer: str) -> None:
+        """A layer that runs again does not wait: what it gave at first is where its metrics begin."""
+        output = self._waiting.pop(layer, None)
+        for metric in self._metrics[layer] if output is not None else ():
+            if not _compares(metric) and measures_together(metric):
+                metric.update(output)
 
     def results(self) -> Iterator[Result]:
         """What the metrics say, measure by measure, of those layers that ran; then what is known of parameters.
@@ -110,10 +128,12 @@ class LayerMetrics:
         order = list(self._metrics) if distributed() else list(self._ran)
         with torch.no_grad():
             for column in zip(*(self._metrics[name] for name in order), strict=True):
-                found = [(name, metric) for name, metric in zip(order, column, strict=True) if metric.update_called]
-                if found:
-                    names, metrics = zip(*found, strict=True)
-                    yield from map(_result, names, metrics, _compute(metrics))
+                metrics = dict(zip(order, column, strict=True))
+                updated = {name: metric for name, metric in metrics.items() if metric.update_called}
+                waiting = {name: metrics[name] for name in self._waiting if measures_together(metrics[name])}
+                found = measure_together(waiting, self._waiting)
+                found |= zip(updated, _compute(list(updated.values())) if updated else (), strict=True)
+                yield from (_result(name, metrics[name], found[name]) for name in order if name in found)
             for measure in self._of_model:
                 assert self._model is not None
                 yield from (Result(*known) for known in measure.of_model(self._model))
@@ -124,11 +144,12 @@ class LayerMetrics:
 
     def reset(self) -> None:
         """Begin a new step."""
-        self._now, self._first, self._ran = {}, {}, {}
+        self._now, self._first, self._ran, self._waiting = {}, {}, {}, {}
         self._calls = dict.fromkeys(self._metrics, 0)
         for metrics in self._metrics.values():
             for metric in metrics:
-                metric.reset()
+                if metric.update_called:
+                    metric.reset()
 
 
 def _identity(output: Tensor) -> Hashable:
@@ -186,6 +207,7 @@ def _make(measure: MeasureLike) -> Metric:
     if isinstance(measure, Metric):
         return copy.deepcopy(measure)
     assert not isinstance(measure, ModelMeasure)
+    check(callable(measure), "measures", "names, metrics, or functions that make metrics", repr(measure))
     made = measure()
     check(isinstance(made, Metric), "measures", "names, metrics, or functions that make metrics", repr(measure))
     return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -24,11 +24,15 @@ class _Rows(NamedTuple):
 
 
 class _Flight(NamedTuple):
-    """A copy under way to the host, with each tensor's place in it; `arrived` is None where copying waits by itself."""
+    """Records of which the host has some tensors' numbers, and others, with their places in a copy, are under way.
+
+    `arrived` is None where copying waits by itself.
+    """
 
     rows: list[_Rows]
+    numbers: dict[int, list[float]]
     places: dict[int, slice]
-    buffer: Tensor
+    buffer: Tensor | None
     arrived: torch.Event | None
 
 
@@ -65,13 +69,9 @@ class Pending:
             return
         # Each once, though many estimates share one tensor of sample sizes.
         tensors = list({id(tensor): tensor for rows in self._rows for tensor in rows.numbers.values()}.values())
-        device = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), torch.device("cpu"))
-        wide = torch.float32 if device.type == "mps" else torch.float64
-        flat = torch.cat([_flat(tensor, device, wide) for tensor in tensors])
-        ends = list(itertools.accumulate(tensor.numel() for tensor in tensors))
-        places = {id(tensor): slice(end - tensor.numel(), end) for tensor, end in zip(tensors, ends, strict=True)}
+        numbers = {id(tensor): _listed(tensor) for tensor in tensors if tensor.device.type == "cpu"}
         rows, self._rows = self._rows, []
-        self._flights.append(_Flight(rows, places, *_copy_to_host(flat)))
+        self._flights.append(_Flight(rows, numbers, *_copy_to_host([t for t in tensors if t.device.type != "cpu"])))
 
     def ready(self) -> bool:
         """Whether something has been sent, and all of it has arrived."""
@@ -85,33 +85,53 @@ class Pending:
         return [record for flight in flights for record in _records(flight)] + known
 
 
-def _flat(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """With a thousand of them in a step, what need not be done is looked for first."""
-    flat = tensor if tensor.dim() == 1 else tensor.reshape(-1)
-    return flat if flat.dtype == dtype and flat.device == device else flat.to(device, dtype, non_blocking=True)
+def _listed(tensor: Tensor) -> list[float]:
+    numbers = tensor.tolist()
+    return numbers if isinstance(numbers, list) else [numbers]
 
 
-def _copy_to_host(flat: Tensor) -> tuple[Tensor, torch.Event | None]:
+def _copy_to_host(tensors: Sequence[Tensor]) -> tuple[dict[int, slice], Tensor | None, torch.Event | None]:
+    """All of them in one copy, each one's place in it, and what tells when it is there."""
+    if not tensors:
+        return {}, None, None
+    device = tensors[0].device
+    wide = torch.float32 if device.type == "mps" else torch.float64
+    flat = torch.cat([tensor.reshape(-1).to(device, wide, non_blocking=True) for tensor in tensors])
+    ends = list(itertools.accumulate(tensor.numel() for tensor in tensors))
+    places = {id(tensor): slice(end - tensor.numel(), end) for tensor, end in zip(tensors, ends, strict=True)}
     if not flat.is_cuda:
-        return flat.cpu(), None
+        return places, flat.cpu(), None
     buffer = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True).copy_(flat, non_blocking=True)
     arrived = torch.Event(flat.device)
     arrived.record(torch.cuda.current_stream(flat.device))
-    return buffer, arrived
+    return places, buffer, arrived
 
 
 def _records(flight: _Flight) -> Iterator[Record]:
     if flight.arrived is not None:
         flight.arrived.synchronize()
-    numbers = flight.buffer.tolist()
-    known = [None if number != number else number for number in numbers]  # the value alone may be NaN
+    numbers = flight.numbers
+    if flight.buffer is not None:
+        copied = flight.buffer.tolist()
+        numbers = numbers | {tensor: copied[place] for tensor, place in flight.places.items()}
+    known: dict[tuple[str, int], list[Any]] = {}  # many records share one tensor of sample sizes
     for shared, units, tensors in flight.rows:
-        columns: dict[str, Iterable[Any]] = {"unit": units}
+        columns: dict[str, Sequence[Any]] = {"unit": units}
         for field, tensor in tensors.items():
-            columns[field] = (numbers if field == "value" else known)[flight.places[id(tensor)]]
-        if "n" in columns:
-            columns["n"] = [None if number is None else int(number) for number in columns["n"]]
+            key = (field, id(tensor))
+            if key not in known:
+                known[key] = [_number(field, number) for number in numbers[id(tensor)]]
+            columns[field] = known[key]
         # A field's number for each unit, or what all share: built by position, since there may be a thousand a step.
         alike = zip(Record._fields, shared, strict=True)
         fields = [columns.get(field) or itertools.repeat(common, len(units)) for field, common in alike]
         yield from map(Record._make, zip(*fields, strict=True))
+
+
+def _number(field: str, number: float) -> float | None:
+    """The value alone may be NaN: of others, NaN says that they are not known."""
+    if field == "value":
+        return float(number)
+    if number != number:
+        return None
+    return int(number) if field == "n" else float(number)
