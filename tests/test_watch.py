@@ -20,7 +20,8 @@ from layershift.cli import main
 from layershift.monitor import Record, Store, StoreError
 from layershift.monitor.alarm import Alarm
 from layershift.watch import live, watch
-from layershift.watch.read import HISTORY, age_of, read
+from layershift.watch.read import age_of, read
+from layershift.watch.series import HISTORY
 from layershift.watch.view import quantity, render, room, sparkline
 
 WRITER = """

@@ -1,49 +1,26 @@
-"""What a live view shows of a store: the last numbers of each layer and how they came there, read in little time.
-
-A store may hold millions of records, and somebody else needs the processor. So only what is shown is read, and of a
-long series the last value at or before each of a few steps: the time does not depend on how long the run has been on.
-"""
+"""What a live view shows of a store: the last numbers of each layer and how they came there, read in little time."""
 
 from __future__ import annotations
 
 import fnmatch
-import math
 import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from layershift.monitor.alarm import Alarm
 from layershift.monitor.database import open_to_read
 from layershift.monitor.store import StoreError, open_store
-
-HISTORY = 8
-"""How many values of a series' history are read at most; a column of the table has no more room."""
+from layershift.watch.series import Series, read_series
 
 FIRST = ("normality", "shift*", "mean", "variance", "dead", "collapsed", "nonfinite")
 """Measures that are shown first, where not all have room and nobody chose."""
 
 LEFT_OUT = ("quantile_*", "*_floor", "*_seconds", "monitor/seconds", "step_seconds")
 """Measures that are shown only if somebody chose them."""
-
-
-class Series(NamedTuple):
-    """The last number of a series, and its history.
-
-    Attributes:
-        step: of the last record.
-        value: its value.
-        stderr: its standard error, None where not known.
-        history: values from the first to the last, at most `HISTORY`.
-    """
-
-    step: int
-    value: float
-    stderr: float | None
-    history: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -105,8 +82,7 @@ def read(
     try:
         with closing(open_to_read(path)) as connection:
             known = connection.execute(
-                "SELECT id, layer, measure FROM series WHERE unit IS NULL AND "
-                "EXISTS (SELECT 1 FROM record WHERE series = id) ORDER BY id"
+                "SELECT id, layer, measure FROM series WHERE unit IS NULL ORDER BY id"
             ).fetchall()
             inner = [row for row in known if row[1] and _matches(row[1], layers)]
             names = list(dict.fromkeys(layer for _, layer, _ in inner))
@@ -114,12 +90,9 @@ def read(
             network = choose([measure for _, layer, measure in known if not layer], measures)
             shown, columns = names[:max_layers], wanted[:max_measures]
             cells = {(layer, measure) for layer in shown for measure in columns} | {("", name) for name in network}
-            series = {
-                (layer, measure): _series(connection, key) for key, layer, measure in known if (layer, measure) in cells
-            }
-            (step,) = connection.execute(
-                "SELECT max((SELECT step FROM record WHERE series = id ORDER BY step DESC LIMIT 1)) FROM series"
-            ).fetchone()
+            keys = {key: (layer, measure) for key, layer, measure in known if (layer, measure) in cells}
+            series = {keys[key]: found for key, found in read_series(connection, list(keys)).items()}
+            (step,) = connection.execute("SELECT max(step) FROM record").fetchone()
     except (sqlite3.Error, OSError, TypeError, ValueError, IndexError) as error:  # a damaged file may hold anything
         raise StoreError(f"{path}: could not be read: {error}") from error
     more = (len(names) - len(shown), wanted[len(columns) :])
@@ -146,22 +119,6 @@ def age_of(path: Path) -> float:
     files = (path, path.with_name(path.name + "-wal"))
     written = [status.st_mtime for file in files if file.exists() and (status := file.stat()).st_size > 0]
     return max(0.0, time.time() - max(written, default=time.time()))
-
-
-def _series(connection: sqlite3.Connection, key: int) -> Series:
-    select = "SELECT step, value, stderr FROM record WHERE series = ?"
-    rows = connection.execute(f"{select} ORDER BY step DESC LIMIT ?", (key, HISTORY + 1)).fetchall()[::-1]
-    last = rows[-1]
-    if len(rows) > HISTORY:
-        (first,) = connection.execute(f"{select} ORDER BY step LIMIT 1", (key,)).fetchone()[:1]
-        steps = [first + round(i * (last[0] - first) / (HISTORY - 1)) for i in range(HISTORY)]
-        before = f"{select} AND step <= ? ORDER BY step DESC LIMIT 1"
-        rows = [connection.execute(before, (key, step)).fetchone() for step in steps]
-    return Series(last[0], _number(last[1]), last[2], tuple(_number(value) for _, value, _ in rows))
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

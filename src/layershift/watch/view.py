@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from layershift._checks import import_extra
-from layershift.watch.read import Series, Snapshot
+from layershift.watch.read import Snapshot
+from layershift.watch.series import Series
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
