@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from layershift._checks import check, check_choice
+from layershift._checks import check, check_broadcast, check_choice, check_count, check_readable, check_real
 
 CompositionForm: TypeAlias = Literal["printed", "proof"]
 
@@ -74,12 +74,12 @@ def composition_bound(
         tensor([0.0100, 0.5872, 1.5971], dtype=torch.float64)
     """
     check_choice("form", form, ("printed", "proof"))
-    error = torch.as_tensor(epsilon, dtype=torch.float64) / _log_depth(depth)
-    farthest = 2 * torch.as_tensor(C, dtype=torch.float64) * torch.as_tensor(m, dtype=torch.float64).sqrt() + D
+    root = _log_depth(depth)
+    error, reach, constant, outputs, diameter, share = _numbers(root, epsilon=epsilon, s=s, C=C, m=m, D=D, delta=delta)
+    farthest = 2 * constant * outputs.sqrt() + diameter
     if form == "proof":
-        delta = composition_delta(depth)
-    bound: Tensor = error.square() * (farthest.square() * delta / torch.as_tensor(s, dtype=torch.float64).square() + 1)
-    return bound
+        share = composition_delta(depth)
+    return (error / root).square() * (farthest.square() * share / reach.square() + 1)
 
 
 def composition_delta(depth: int | Tensor) -> Tensor:
@@ -104,11 +104,11 @@ def composition_delta(depth: int | Tensor) -> Tensor:
     """
     root = _log_depth(depth)
     deepest = int(torch.as_tensor(depth).max())
-    shares = _log_depth(torch.arange(1, deepest, device=root.device)).pow(-2)
+    shares = (1 + torch.arange(1, deepest, dtype=root.dtype, device=root.device).log()).pow(-2)
     return root.square() * torch.nn.functional.pad(shares.cumsum(0), (1, 0))[torch.as_tensor(depth) - 1]
 
 
-def composition_width(depth: int | Tensor, *, epsilon: float, C: float | Tensor, m: int | Tensor) -> Tensor:
+def composition_width(depth: int | Tensor, *, epsilon: float | Tensor, C: float | Tensor, m: int | Tensor) -> Tensor:
     r"""How many neurons theorem 4 gives the student's layer: $\lceil4C_l^2m_lL_{l-1}^2L_l^2/\varepsilon^2\rceil$.
 
     Layer 1, which has no layer before it, is given $\lceil4C_1^2m_1/\varepsilon^2\rceil$.
@@ -133,8 +133,8 @@ def composition_width(depth: int | Tensor, *, epsilon: float, C: float | Tensor,
         tensor([   1600,    4587, 1573680])
     """
     root, before = _log_depth(depth), _log_depth(torch.as_tensor(depth).clamp(min=2) - 1)
-    constants = 4 * torch.as_tensor(C, dtype=torch.float64).square() * m / epsilon**2
-    return (constants * before.square() * root.square()).ceil().long()
+    error, constant, outputs = _numbers(root, epsilon=epsilon, C=C, m=m)
+    return (4 * constant.square() * outputs / error.square() * before.square() * root.square()).ceil().long()
 
 
 def composition_lipschitz(depth: int | Tensor) -> Tensor:
@@ -170,6 +170,26 @@ def composition_lipschitz(depth: int | Tensor) -> Tensor:
 
 def _log_depth(depth: int | Tensor) -> Tensor:
     """1 + log l, in float64."""
-    depth = torch.as_tensor(depth)
+    expected = "a whole number of layers, or a tensor of them"
+    if not isinstance(depth, Tensor):
+        check_count("depth", depth, "at least 1 layer")
+        depth = torch.tensor(depth)
+    check_readable("depth", depth)
+    if depth.is_floating_point() or depth.is_complex() or depth.dtype == torch.bool:
+        raise TypeError(f"depth: expected {expected}, got {depth.dtype}")
+    check(depth.numel() > 0, "depth", expected, depth)
     check(bool((depth >= 1).all()), "depth", "at least 1 layer", depth.tolist())  # bounds are far from any hot path
     return 1 + depth.to(torch.float64).log()
+
+
+def _numbers(depths: Tensor, **values: float | Tensor) -> list[Tensor]:
+    """Arguments in float64, which broadcast with the depths and with one another."""
+    found, shape = [], depths.shape
+    for argument, value in values.items():
+        positive = argument in ("epsilon", "s", "m")
+        words = f"{'a positive number' if positive else 'a number, 0 or more'}, or a tensor of such"
+        check_real(argument, value, words, least=0, above=0 if positive else -1)
+        found.append(torch.as_tensor(value, dtype=torch.float64))
+        check_broadcast(argument, found[-1], shape)
+        shape = torch.broadcast_shapes(shape, found[-1].shape)  # type: ignore[no-untyped-call]
+    return found

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-from layershift._checks import check, check_choice, check_floating
+from layershift._checks import accumulated, check, check_choice, check_floating
 from layershift.functional.gaussian import safe_root
 
 GammaForm: TypeAlias = Literal["scale", "variance", "printed"]
@@ -63,8 +63,9 @@ def batch_norm_wasserstein(
     """
     check_choice("form", form, ("scale", "variance", "printed"))
     for argument, x in (("beta_x", beta_x), ("gamma_x", gamma_x), ("beta_y", beta_y), ("gamma_y", gamma_y)):
-        check_floating(argument, x)
+        check_floating(argument, x, beta_x)
         check(x.dim() >= 1 and x.shape == beta_x.shape, argument, f"shape {tuple(beta_x.shape) or '(…, d)'}", x)
+    beta_x, gamma_x, beta_y, gamma_y = accumulated(beta_x, gamma_x, beta_y, gamma_y)
     if form == "printed":
         spread = (gamma_x - gamma_y).abs()
     elif form == "variance":

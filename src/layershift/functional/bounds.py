@@ -13,7 +13,18 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from layershift._checks import accumulation_dtype, check, check_choice, check_floating, check_not_empty, check_rank
+from layershift._checks import (
+    accumulated,
+    accumulation_dtype,
+    check,
+    check_broadcast,
+    check_choice,
+    check_count,
+    check_floating,
+    check_number,
+    check_real,
+    check_samples,
+)
 from layershift.functional.wasserstein1d import Order
 
 MomentForm: TypeAlias = Literal["printed", "jensen"]
@@ -61,10 +72,8 @@ def shift_bracket(x: Tensor, y: Tensor, *, p: Order = 1) -> Bracket:
 
 def check_pairs(x: Tensor, y: Tensor) -> None:
     """Raise unless both are samples `(N, d)` of one shape."""
-    for argument, samples in (("x", x), ("y", y)):
-        check_floating(argument, samples)
-        check_rank(argument, samples, (2,), "(N, d)")
-        check_not_empty(argument, samples)
+    check_samples("x", x)
+    check_samples("y", y, x)
     check(x.shape == y.shape, "y", f"the same inputs' samples, shape {tuple(x.shape)}", y)
 
 
@@ -86,7 +95,7 @@ def mean_projection(d: int) -> float:
         >>> mean_projection(1), round(mean_projection(3), 6)
         (1.0, 0.5)
     """
-    check(d >= 1, "d", "a dimension of at least 1", d)
+    check_count("d", d, "a dimension of at least 1")
     return math.exp(math.lgamma(d / 2) - math.lgamma((d + 1) / 2)) / math.sqrt(math.pi) if d > 1 else 1.0
 
 
@@ -113,6 +122,8 @@ def sliced_lower_bound(sliced: Tensor, d: int, *, p: Order = 1) -> Tensor:
         tensor(1.)
     """
     check_choice("p", p, (1, 2))
+    check_floating("sliced", sliced)
+    check_count("d", d, "a dimension of at least 1")
     return sliced / mean_projection(d) if p == 1 else sliced * math.sqrt(d)
 
 
@@ -151,12 +162,16 @@ def moment_bound(
         (tensor(10.), tensor(4.))
     """
     check_choice("form", form, ("printed", "jensen"))
-    moved = torch.linalg.vector_norm(mean_x - mean_y, dim=-1)
+    names = ("mean_x", "variance_x", "mean_y", "variance_y")
+    for argument, x in zip(names, (mean_x, variance_x, mean_y, variance_y), strict=True):
+        check_floating(argument, x, mean_x)
+        check(x.dim() >= 1 and x.shape[-1] == mean_x.shape[-1], argument, "shape (…, d), as the others", x)
+        check_broadcast(argument, x, mean_x.shape)
+    mean_x, variance_x, mean_y, variance_y = accumulated(mean_x, variance_x, mean_y, variance_y)
+    moved: Tensor = torch.linalg.vector_norm(mean_x - mean_y, dim=-1)
     spreads = variance_x.sum(-1), variance_y.sum(-1)
-    bound: Tensor = moved + (
-        spreads[0] + spreads[1] + 2 if form == "printed" else spreads[0].sqrt() + spreads[1].sqrt()
-    )
-    return bound
+    spread: Tensor = spreads[0] + spreads[1] + 2 if form == "printed" else spreads[0].sqrt() + spreads[1].sqrt()
+    return moved + spread
 
 
 def clipped_moment(x: Tensor, p: int, C: float | Tensor) -> Tensor:
@@ -185,7 +200,8 @@ def clipped_moment(x: Tensor, p: int, C: float | Tensor) -> Tensor:
     """
     check_floating("x", x)
     check(isinstance(p, int) and p >= 2, "p", "a whole number, 2 or more", p)
-    check(isinstance(C, Tensor) or C > 0, "C", "a positive number", C)
+    check_real("C", C, "a positive number", above=0, ranks=(0,))
+    check(x.dim() >= 1, "x", "vectors of shape (…, d)", x)
     # Powers of numbers in [-1, 1]: those of the numbers themselves overflow.
     wide = x.to(accumulation_dtype(x))
     powers = (wide / C).clamp(-1, 1).pow(p).sum(-1)
@@ -217,8 +233,9 @@ def high_moment_bound(x: Tensor, y: Tensor, *, p: int = 2, C: float | Tensor | N
         >>> high_moment_bound(torch.tensor([[0.0], [0.0]]), torch.tensor([[1.0], [-1.0]]))  # means agree
         tensor(0.5000)
     """
-    check_floating("x", x)
-    check_floating("y", y)
+    check_samples("x", x)
+    check_samples("y", y, x)
+    check(x.shape[1] == y.shape[1], "y", f"shape (M, {x.shape[1]})", y)
     if C is None:
         C = torch.maximum(x.abs().amax(), y.abs().amax()).to(accumulation_dtype(x))
         C = torch.where(C == 0, 1, C)
@@ -261,10 +278,7 @@ def unitization_bound(
     """
     if alpha is None:
         return torch.tensor(2.0)
-    if not isinstance(alpha, Tensor):
-        check(0 <= alpha <= 1, "alpha", "a number in [0, 1]", alpha)
-        alpha = torch.tensor(alpha)
-    check(alpha.dim() <= 1, "alpha", "a number or a vector of shape (d,)", alpha)
+    alpha = _checked(alpha, norm_x, norm_y, least=0, most=1)
     least = alpha.detach().min()
     unbounded = torch.as_tensor(norm_x + norm_y + (2 if alpha.dim() == 1 else 0), dtype=least.dtype)
     return torch.where(least > 0, 2 / least, unbounded.to(least.device))
@@ -296,6 +310,20 @@ def practical_bound(alpha: float | Tensor, norm_x: Tensor | float, norm_y: Tenso
         >>> practical_bound(torch.tensor([0.5, 1.0]), 10.0, 12.0)
         tensor(13.)
     """
-    alpha = torch.as_tensor(alpha).detach()
-    bound: Tensor = 2 * alpha.abs().max() + (1 - alpha).abs().max() * (norm_x + norm_y)
-    return bound
+    alpha = _checked(alpha, norm_x, norm_y).detach()
+    return 2 * alpha.abs().max() + (1 - alpha).abs().max() * (norm_x + norm_y)
+
+
+def _checked(alpha: float | Tensor, norm_x: Tensor | float, norm_y: Tensor | float, **limits: float) -> Tensor:
+    if not isinstance(alpha, Tensor):
+        check_number("alpha", alpha, "a number in [0, 1]" if limits else "a finite number", **limits)
+        alpha = torch.tensor(float(alpha))
+    check_floating("alpha", alpha)
+    check(alpha.dim() <= 1 and alpha.numel() > 0, "alpha", "a number or a vector of shape (d,)", alpha)
+    for argument, norm in (("norm_x", norm_x), ("norm_y", norm_y)):
+        if isinstance(norm, Tensor):
+            check_floating(argument, norm, alpha)
+            check(norm.dim() == 0, argument, "a number or a tensor of shape ()", norm)
+        elif norm != math.inf:
+            check_number(argument, norm, "a norm, or a tensor of norms", least=0)
+    return alpha

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from layershift._checks import accumulation_dtype, check, check_floating, check_not_empty, check_rank
+from layershift._checks import accumulation_dtype, check, check_floating, check_not_empty, check_rank, check_real
 
 _PAIRS = 2**22  # pairs of a noisy and a clean point in memory at a time
 
@@ -57,7 +57,7 @@ def posterior_mean(noisy: Tensor, points: Tensor, t: float | Tensor, *, values: 
     _check(noisy, points, t)
     if values is None:
         values = points
-    check_floating("values", values)
+    check_floating("values", values, points)
     check(values.dim() == 2 and len(values) == len(points), "values", f"shape ({len(points)}, k)", values)
     wide, values = points.to(torch.float64), values.to(torch.float64)
     means = _in_pieces(lambda piece: torch.softmax(_affinities(piece, wide, t), 1) @ values, noisy, len(points))
@@ -124,7 +124,8 @@ def smoothed_score(noisy: Tensor, points: Tensor, t: float | Tensor) -> Tensor:
         >>> smoothed_score(torch.tensor([[3.0]]), torch.zeros(1, 1), 2.0)  # that of N(0, 2)
         tensor([[-1.5000]])
     """
-    wide = noisy.to(torch.float64) if noisy.is_floating_point() else noisy
+    _check(noisy, points, t)
+    wide = noisy.to(torch.float64)
     score = (posterior_mean(wide, points, t) - wide) / t
     return score.to(accumulation_dtype(noisy))
 
@@ -148,11 +149,9 @@ def _in_pieces(function: Callable[[Tensor], Tensor], noisy: Tensor, n: int) -> T
 
 def _check(noisy: Tensor, points: Tensor, t: float | Tensor) -> None:
     for argument, x, shape in (("noisy", noisy, "(Q, m)"), ("points", points, "(N, m)")):
-        check_floating(argument, x)
+        check_floating(argument, x, noisy)
         check_rank(argument, x, (2,), shape)
     check_not_empty("points", points)
     check(noisy.shape[1] == points.shape[1], "noisy", f"shape (Q, {points.shape[1]}), as wide as points", noisy)
-    if isinstance(t, Tensor):
-        check(t.dim() == 0, "t", "a positive number or a tensor of shape ()", t)
-    else:
-        check(t > 0, "t", "a positive variance", t)
+    words = "a positive number or a tensor of shape ()" if isinstance(t, Tensor) else "a positive variance"
+    check_real("t", t, words, above=0, ranks=(0,))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from layershift._checks import accumulation_dtype, import_extra
+from layershift._checks import accumulation_dtype, check_readable, import_extra
 from layershift.functional.entropic import check_histograms
 from layershift.functional.label_distance import total_variation, zero_one_cost
 
@@ -46,6 +46,7 @@ def emd(a: Tensor, b: Tensor, cost: Tensor) -> Tensor:
         tensor([2.5000])
     """
     check_histograms(a, b, cost)
+    check_readable("cost", cost)
     dtype = torch.promote_types(
         accumulation_dtype(cost), torch.promote_types(accumulation_dtype(a), accumulation_dtype(b))
     )

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from layershift._checks import check, check_floating, check_not_empty, check_rank
+from layershift._checks import check, check_floating
+from layershift.functional.label_distance import check_rows_alike
 from layershift.functional.scaling import scale_kernel
 
 _BLOCK = 2**22  # numbers in a block of B × K × K
@@ -27,18 +28,14 @@ def check_histograms(a: Tensor, b: Tensor, cost: Tensor) -> None:
         TypeError: if a tensor is not floating point.
         ValueError: if shapes do not fit.
     """
-    for argument, x in (("a", a), ("b", b), ("cost", cost)):
-        check_floating(argument, x)
-    check_rank("a", a, (2,), "(B, K)")
-    check_not_empty("a", a)
-    check(b.shape == a.shape, "b", f"histograms like those of a, shape {tuple(a.shape)}", b)
+    check_rows_alike(a, b)
+    check_floating("cost", cost, a)
     check(
         cost.shape == (a.shape[1], a.shape[1]),
         "cost",
         f"shape {(a.shape[1], a.shape[1])} beside K = {a.shape[1]}",
         cost,
     )
-    check(a.device == b.device == cost.device, "cost", f"all on one device, {a.device}", f"{b.device}, {cost.device}")
 
 
 def entropic(a: Tensor, b: Tensor | None, cost: Tensor, eps: float, max_iter: int, tol: float) -> tuple[Tensor, ...]:
@@ -84,8 +81,9 @@ class _Entropic(torch.autograd.Function):
         ctx.save_for_backward(a, b, cost, f, g)
         ctx.eps = eps
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(f, g, found.iterations, found.error)
-        return found.cost * eps + known, value, f, g, found.iterations, found.error + known
+        error = found.error + known
+        ctx.mark_non_differentiable(f, g, found.iterations, error)
+        return found.cost * eps + known, value, f, g, found.iterations, error
 
     @staticmethod
     @once_differentiable

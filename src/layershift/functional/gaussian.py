@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from layershift._checks import check, check_choice, check_floating
+from layershift._checks import accumulated, accumulation_dtype, check, check_broadcast, check_choice, check_floating
 
 _INVERSE_ROOT_2PI = 1 / math.sqrt(2 * math.pi)
 
@@ -21,6 +21,7 @@ def normal_pdf(x: Tensor) -> Tensor:
         >>> normal_pdf(torch.tensor([0.0, torch.inf]))
         tensor([0.3989, 0.0000])
     """
+    check_floating("x", x)
     density: Tensor = torch.exp(-0.5 * x.square()) * _INVERSE_ROOT_2PI
     return density
 
@@ -32,6 +33,7 @@ def normal_cdf(x: Tensor) -> Tensor:
         >>> normal_cdf(torch.tensor([-1.0, 0.0, torch.inf]))
         tensor([0.1587, 0.5000, 1.0000])
     """
+    check_floating("x", x)
     value: Tensor = 0.5 * torch.special.erfc(x * -math.sqrt(0.5))  # ndtr loses the tail
     return value
 
@@ -43,7 +45,8 @@ def normal_quantile(p: Tensor) -> Tensor:
         >>> normal_quantile(torch.tensor([0.0, 1e-30, 0.5]))
         tensor([    -inf, -11.4640,   0.0000])
     """
-    value: Tensor = torch.special.ndtri(p)
+    check_floating("p", p)
+    value: Tensor = torch.special.ndtri(p.to(accumulation_dtype(p))).to(p.dtype)
     return value
 
 
@@ -68,7 +71,8 @@ def normal_partial_moment(a: Tensor, b: Tensor, order: int = 0) -> Tensor:
         [1.0, 0.0, 1.0]
     """
     check_floating("a", a)
-    check_floating("b", b)
+    check_floating("b", b, a)
+    check_broadcast("b", b, a.shape)
     check_choice("order", order, (0, 1, 2))
     if order == 1:
         return normal_pdf(a) - normal_pdf(b)
@@ -117,13 +121,18 @@ def gaussian_wasserstein(mean_x: Tensor, covariance_x: Tensor, mean_y: Tensor, c
         1.732051
     """
     for argument, mean, covariance in (("x", mean_x, covariance_x), ("y", mean_y, covariance_y)):
-        check_floating(f"mean_{argument}", mean)
-        check_floating(f"covariance_{argument}", covariance)
+        check_floating(f"mean_{argument}", mean, mean_x)
+        check_floating(f"covariance_{argument}", covariance, mean_x)
         check(mean.dim() >= 1, f"mean_{argument}", "a tensor of shape (…, d)", mean)
         d = mean_x.shape[-1]
-        fits = mean.shape[-1] == d and covariance.dim() >= 2 and covariance.shape[-2:] == (d, d)
+        check(mean.shape[-1] == d > 0, f"mean_{argument}", f"shape (…, {d or 'd'}), as mean_x", mean)
+        fits = covariance.dim() >= 2 and covariance.shape[-2:] == (d, d)
         got = f"shapes {tuple(mean.shape)} and {tuple(covariance.shape)}"
         check(fits, f"covariance_{argument}", f"shape (…, {d}, {d}) beside means of shape (…, {d})", got)
+        check_broadcast(f"mean_{argument}", mean, mean_x.shape)
+        check_broadcast(f"covariance_{argument}", covariance[..., 0], mean_x.shape)
+        check_broadcast(f"covariance_{argument}", covariance, covariance_x.shape)
+    mean_x, covariance_x, mean_y, covariance_y = accumulated(mean_x, covariance_x, mean_y, covariance_y)
     fidelity: Tensor = _Fidelity.apply(covariance_x, covariance_y)
     traces = covariance_x.diagonal(dim1=-2, dim2=-1).sum(-1) + covariance_y.diagonal(dim1=-2, dim2=-1).sum(-1)
     square = (mean_x - mean_y).square().sum(-1) + (traces - 2 * fidelity).clamp(min=0)

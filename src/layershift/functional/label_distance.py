@@ -12,7 +12,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from layershift._checks import accumulation_dtype, check, check_floating, check_not_empty, check_rank
+from layershift._checks import (
+    accumulated,
+    accumulation_dtype,
+    check,
+    check_count,
+    check_device,
+    check_dtype,
+    check_floating,
+    check_not_empty,
+    check_rank,
+)
 
 
 def label_distribution(labels: Tensor) -> Tensor:
@@ -35,6 +45,9 @@ def label_distribution(labels: Tensor) -> Tensor:
                 [0.0000, 1.0000, 0.0000, 0.0000]])
     """
     check_rank("labels", labels, (2,), "(N, K)")
+    if labels.is_complex():
+        raise TypeError(f"labels: expected truth values or weights, got {labels.dtype}")
+    check(labels.shape[1] > 0, "labels", "at least one label, shape (N, K)", labels)
     weights: Tensor = labels if labels.is_floating_point() else labels.to(torch.get_default_dtype())
     return weights / weights.sum(1, keepdim=True)
 
@@ -89,7 +102,9 @@ def zero_one_cost(
         tensor([[0., 1.],
                 [1., 0.]])
     """
-    check(num_labels >= 1, "num_labels", "a number of labels, 1 or more", num_labels)
+    check_count("num_labels", num_labels, "a number of labels, 1 or more")
+    check_device("device", device)
+    check_dtype("dtype", dtype)
     return 1 - torch.eye(num_labels, device=device, dtype=dtype)
 
 
@@ -165,14 +180,18 @@ def jensen_shannon(a: Tensor, b: Tensor) -> Tensor:
     return divergence
 
 
-def _rows(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    check_floating("a", a)
-    check_floating("b", b)
-    check_rank("a", a, (2,), "(B, K)")
-    check_not_empty("a", a)
-    check(b.shape == a.shape, "b", f"histograms like those of a, shape {tuple(a.shape)}", b)
-    dtype = torch.promote_types(accumulation_dtype(a), accumulation_dtype(b))
-    return a.to(dtype), b.to(dtype)
+def check_rows_alike(a: Tensor, b: Tensor, names: tuple[str, str] = ("a", "b")) -> None:
+    """Raise unless both are tables of histograms `(B, K)` of one shape, on one device."""
+    check_floating(names[0], a)
+    check_floating(names[1], b, a)
+    check_rank(names[0], a, (2,), "(B, K)")
+    check_not_empty(names[0], a)
+    check(b.shape == a.shape, names[1], f"histograms like those of {names[0]}, shape {tuple(a.shape)}", b)
+
+
+def _rows(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+    check_rows_alike(a, b)
+    return accumulated(a, b)
 
 
 class _JensenShannon(torch.autograd.Function):

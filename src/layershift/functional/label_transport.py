@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from layershift._checks import check, check_choice, check_floating
+from layershift._checks import accumulated, check, check_choice, check_floating, check_readable
 from layershift.functional.emd import emd, is_zero_one
-from layershift.functional.label_distance import chebyshev, jensen_shannon, total_variation
-from layershift.functional.sinkhorn import converging_divergence, sinkhorn
+from layershift.functional.label_distance import chebyshev, check_rows_alike, jensen_shannon, total_variation
+from layershift.functional.sinkhorn import check_options, converging_divergence, sinkhorn
 
 LabelMethod: TypeAlias = Literal[
     "auto", "emd", "sinkhorn", "divergence", "printed", "total_variation", "chebyshev", "jensen_shannon"
@@ -83,7 +83,12 @@ def label_transport(
         >>> label_transport(p, target, cost).value
         tensor([0.1000])
     """
+    check_rows_alike(p, target, ("p", "target"))
+    check_options(eps, max_iter, tol)
     kind = resolve_method(method, cost, equal_costs=equal_costs)
+    if cost is not None:
+        check_floating("cost", cost, p)
+        check(cost.shape == (p.shape[1],) * 2, "cost", f"shape {(p.shape[1],) * 2} beside K = {p.shape[1]}", cost)
     always = torch.ones(len(p), dtype=torch.bool, device=p.device)
     if kind in WITHOUT_COST:
         return LabelDistances(WITHOUT_COST[kind](p, target), always)
@@ -124,6 +129,7 @@ def resolve_method(method: LabelMethod, cost: Tensor | None, *, equal_costs: boo
     check(cost is not None, "cost", f"costs of shape (K, K) for method {method!r}", cost)
     assert cost is not None
     check_floating("cost", cost)
+    check_readable("cost", cost)
     check(cost.dim() == 2 and cost.shape[0] == cost.shape[1] > 0, "cost", "costs of shape (K, K)", cost)
     if method in ("auto", "emd") and (is_zero_one(cost) if equal_costs is None else equal_costs):
         return "equal"
@@ -178,7 +184,7 @@ def method_words(kind: str, eps: float) -> str:
 
 
 def _exact(p: Tensor, target: Tensor, cost: Tensor) -> Tensor:
-    cost = cost.to(p)
+    p, cost = accumulated(p, cost)
     distance = (p * cost.mT[target.argmax(1)]).sum(1)
     several = (target > 0).sum(1) > 1
     if not bool(several.any()):

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from layershift._checks import check, check_floating
+from layershift._checks import check, check_count, check_floating
 
 _GRID = 16
 _SQUARINGS = 6
@@ -48,9 +48,9 @@ def convolution_norm_bound(weight: Tensor, *, stride: int = 1, tight: bool = Tru
         True
     """
     check_floating("weight", weight)
-    square = weight.dim() >= 4 and weight.shape[-1] == weight.shape[-2]
+    square = weight.dim() >= 4 and 0 not in weight.shape and weight.shape[-1] == weight.shape[-2]
     check(square, "weight", "square kernels of shape (…, O, I, k, k)", weight)
-    check(stride >= 1, "stride", "a stride of 1 or more", stride)
+    check_count("stride", stride, "a stride of 1 or more")
     if not tight:
         return linear_norm(weight.flatten(-3)) * math.ceil(weight.shape[-1] / stride)
     kernel = weight.detach().to(torch.float64)
@@ -102,5 +102,6 @@ def linear_norm(weight: Tensor) -> Tensor:
         tensor(3., dtype=torch.float64)
     """
     check_floating("weight", weight)
+    check(weight.dim() >= 2 and 0 not in weight.shape, "weight", "matrices of shape (…, O, I)", weight)
     norm: Tensor = torch.linalg.matrix_norm(weight.detach().to(torch.float64), 2)
     return norm

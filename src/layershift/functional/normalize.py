@@ -7,13 +7,14 @@ normalisation nothing. Unitization (see `unitize`) pools as batch normalisation 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from layershift._checks import accumulation_dtype, check, check_floating, check_not_empty
+from layershift._checks import accumulation_dtype, check, check_count, check_floating, check_not_empty, check_number
 from layershift.functional.rows import Affine, Normalized, RowTable, normalize_rows
 
 
@@ -100,7 +101,7 @@ def batch_norm_rows(
     pooling: Pooling = pool_samples,
 ) -> Normalized:
     """`batch_norm` that also returns the batch's statistics, pooled as `pooling` says (for instance across ranks)."""
-    check_rows(x, weight=weight, bias=bias, mean=mean, variance=variance)
+    check_rows(x, eps, weight=weight, bias=bias, mean=mean, variance=variance)
     check_statistics(x, mean, variance, pooling)
 
     def rule(
@@ -180,7 +181,7 @@ def instance_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None =
         >>> torch.allclose(instance_norm(x), torch.nn.functional.instance_norm(x), atol=1e-5)
         True
     """
-    check_rows(x, weight=weight, bias=bias)
+    check_rows(x, eps, least=-math.inf, weight=weight, bias=bias)  # as PyTorch's, which takes any
     check(x[0, 0].numel() > 1, "x", "more than one number in each channel of a sample", x)
     return _group_norm(x, x.shape[1], weight, bias, eps)
 
@@ -212,9 +213,10 @@ def group_norm(
         >>> torch.allclose(group_norm(x, 2), torch.nn.functional.group_norm(x, 2), atol=1e-5)
         True
     """
-    check_rows(x, weight=weight, bias=bias)
+    check_rows(x, eps, least=-math.inf, weight=weight, bias=bias)  # as PyTorch's, which takes any
     channels = x.shape[1]
-    check(num_groups > 0 and channels % num_groups == 0, "num_groups", f"a divisor of {channels}", num_groups)
+    check_count("num_groups", num_groups, f"a divisor of {channels}")
+    check(channels % num_groups == 0, "num_groups", f"a divisor of {channels}", num_groups)
     return _group_norm(x, num_groups, weight, bias, eps)
 
 
@@ -246,13 +248,15 @@ def affine_of(scale: Tensor, pool: Pool, weight: Tensor | None, bias: Tensor | N
     return Affine(scale, shift, pool.mean.flatten(), pool.variance.flatten(), pool.size)
 
 
-def check_rows(x: Tensor, **parameters: Tensor | None) -> None:
+def check_rows(x: Tensor, eps: float, *, least: float = 0.0, **parameters: Tensor | None) -> None:
     """Raise unless `x` is a batch of channels and every parameter has one number for each channel."""
     check_floating("x", x)
     check(x.dim() >= 2, "x", "a tensor of shape (N, C, …)", x)
     check_not_empty("x", x)
+    check_number("eps", eps, "a finite number" if math.isinf(least) else f"a number, {least:g} or more", least=least)
     for name, parameter in parameters.items():
         if parameter is not None:
+            check_floating(name, parameter, x)
             check(parameter.shape == x.shape[1:2], name, f"shape ({x.shape[1]},)", parameter)
 
 

@@ -26,9 +26,21 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from layershift._checks import accumulation_dtype, check, check_choice, check_floating, check_rank
+from layershift._checks import (
+    accumulation_dtype,
+    check,
+    check_choice,
+    check_count,
+    check_floating,
+    check_generator,
+    check_rank,
+    check_readable,
+    check_type,
+)
+from layershift.functional import triton_per
 from layershift.functional.kept import constant, kept
 from layershift.functional.kummer import radial_scale, radial_series
+from layershift.functional.triton_support import available
 
 _HALF_NORMAL_MEAN = math.sqrt(2 / math.pi)
 
@@ -76,7 +88,9 @@ def per(
     if mode == "exact":
         values: Tensor = _ExactPER.apply(x)
         return values.squeeze(0)
-    check(num_projections >= 1, "num_projections", "at least 1", num_projections)
+    check_count("num_projections", num_projections, "at least 1")
+    check_generator("generator", generator)
+    check_readable("x", x)
     noise = torch.randn(num_projections, x.shape[1], dtype=accumulation_dtype(x), device=x.device, generator=generator)
     projected: Tensor = _ProjectedPER.apply(x, noise / torch.linalg.vector_norm(noise, dim=1, keepdim=True))
     return projected
@@ -100,6 +114,7 @@ def per_joint(xs: Sequence[Tensor]) -> Tensor:
         >>> torch.allclose(per_joint([a, b]), torch.stack([per(a), per(b)]))
         True
     """
+    check_type("xs", xs, Sequence, "a sequence of layers' samples")
     check(len(xs) > 0, "xs", "at least one layer", "none")
     for x in xs:
         _check_samples("xs", x)
@@ -143,6 +158,11 @@ class _ExactPER(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *xs: Tensor) -> Tensor:
         dtype = torch.float64 if any(x.dtype == torch.float64 for x in xs) else torch.float32
+        ctx.on_gpu = all(available(x) for x in xs)
+        if ctx.on_gpu:
+            made = [triton_per.per_rows(x, dtype) for x in xs]
+            ctx.save_for_backward(*(factors for _, factors in made), *xs)
+            return torch.stack([values for values, _ in made])
         (p, *lower), inverse_scale = _constants(tuple(x.shape[1] for x in xs), dtype, xs[0].device)
         norms = torch.stack([torch.linalg.vector_norm(x, dim=1, dtype=dtype) for x in xs])
         square = norms.mul_(inverse_scale).square_().add_(1)  # w² = 1 + s/c
@@ -158,6 +178,9 @@ class _ExactPER(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        if ctx.on_gpu:
+            saved, half = ctx.saved_tensors, len(ctx.saved_tensors) // 2
+            return tuple(map(triton_per.per_gradient, saved[half:], grad, saved[:half]))
         factors, *xs = ctx.saved_tensors
         rows = (grad * factors).unsqueeze(-1).unbind(0)
         return tuple(_scaled(x, row) for x, row in zip(xs, rows, strict=True))

@@ -6,7 +6,8 @@ rows' sums of `dy` and `dy·x`, the derivative of the rule on the small table, a
 `dx = A·dy + B·x + C`. So any rule costs the memory traffic of batch normalisation.
 
 Rows are centred before they are squared, in the buffer that becomes the output: nothing cancels when the mean is large
-beside the spread, and no temporary of the input's size is allocated beyond the output and the input's gradient.
+beside the spread, and no temporary of the input's size is allocated beyond the output and the input's gradient. On a
+GPU each pass is one kernel (see `triton_rows`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from layershift._checks import accumulation_dtype
+from layershift.functional import triton_rows
 
 
 class RowTable(NamedTuple):
@@ -122,14 +124,19 @@ class _Fused(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, rule: Rule, pivot: Tensor | None, *parameters: Tensor | None
     ) -> tuple[Tensor | int | None, ...]:
-        dims = tuple(range(2, x.dim()))
-        pivot = x.mean(dims, dtype=accumulation_dtype(x)) if pivot is None else pivot
-        centred = x - _spread(pivot, x)
-        size = x[0, 0].numel()
-        square = torch.linalg.vector_norm(centred, dim=dims).square_().div_(size)
-        table = RowTable(size, pivot, centred.mean(dims), square)
-        affine = rule(table, *parameters)
-        y = centred.mul_(_spread(affine.scale, x)).add_(_spread(affine.shift, x)).to(x.dtype)
+        size, ctx.on_gpu = x[0, 0].numel(), triton_rows.available(x)
+        if ctx.on_gpu:
+            table = RowTable(size, *triton_rows.row_moments(x, pivot))
+            affine = rule(table, *parameters)
+            y = triton_rows.apply_rows(x, table.pivot, affine.scale, affine.shift)
+        else:
+            dims = tuple(range(2, x.dim()))
+            pivot = x.mean(dims, dtype=accumulation_dtype(x)) if pivot is None else pivot
+            centred = x - _spread(pivot, x)
+            square = torch.linalg.vector_norm(centred, dim=dims).square_().div_(size)
+            table = RowTable(size, pivot, centred.mean(dims), square)
+            affine = rule(table, *parameters)
+            y = centred.mul_(_spread(affine.scale, x)).add_(_spread(affine.shift, x)).to(x.dtype)
         ctx.rule, ctx.size = rule, size
         ctx.save_for_backward(x, *table[1:], *parameters)
         ctx.mark_non_differentiable(*(s for s in affine[2:] if isinstance(s, Tensor)))
@@ -143,8 +150,11 @@ class _Fused(torch.autograd.Function):
         x, pivot, mean, square, *parameters = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: the gradient must have a gradient
             return _differentiable_backward(ctx, dy, x, pivot, parameters)
-        centred = x - _spread(pivot, x)
-        d_shift, d_scale = _row_sums(dy, centred)
+        if ctx.on_gpu:
+            d_shift, d_scale = triton_rows.row_sums(dy, x, pivot)
+        else:
+            centred = x - _spread(pivot, x)
+            d_shift, d_scale = _row_sums(dy, centred)
         with torch.enable_grad():
             leaves: list[Any] = [
                 None if t is None else t.detach().requires_grad_() for t in (mean, square, *parameters)
@@ -161,9 +171,11 @@ class _Fused(torch.autograd.Function):
         if not ctx.needs_input_grad[0]:
             return None, None, None, *d_parameters
         # The mean square's derivative is 2(x − pivot)/size, the mean's 1/size.
-        centred.mul_(_spread(_scaled(d_square, 2 / ctx.size, mean), x))
-        centred.add_(_spread(_scaled(d_mean, 1 / ctx.size, mean), x))
-        centred.addcmul_(dy, _spread(affine.scale.detach(), x))
+        scale = affine.scale.detach()
+        by_square, by_mean = _scaled(d_square, 2 / ctx.size, mean), _scaled(d_mean, 1 / ctx.size, mean)
+        if ctx.on_gpu:
+            return triton_rows.combine_rows(dy, x, pivot, scale, by_square, by_mean), None, None, *d_parameters
+        centred.mul_(_spread(by_square, x)).add_(_spread(by_mean, x)).addcmul_(dy, _spread(scale, x))
         return centred.to(x.dtype), None, None, *d_parameters
 
 

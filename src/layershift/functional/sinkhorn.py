@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from layershift._checks import accumulation_dtype, check, check_choice
+from layershift._checks import accumulation_dtype, check_choice, check_count, check_number
 from layershift.functional.entropic import check_histograms, entropic
 
 
@@ -90,7 +90,7 @@ def sinkhorn(
         (tensor([1.3000]), tensor([True]))
     """
     check_histograms(a, b, cost)
-    _check_options(eps, max_iter, tol)
+    check_options(eps, max_iter, tol)
     return _solve(a, b, cost, eps, max_iter, tol)
 
 
@@ -185,7 +185,7 @@ def converging_divergence(
         (tensor([2.]), tensor([True]))
     """
     check_histograms(a, b, cost)
-    _check_options(eps, max_iter, tol)
+    check_options(eps, max_iter, tol)
     between = _solve(a, b, cost, eps, max_iter, tol)
     within = _solve(torch.cat([a.to(between.cost.dtype), b.to(between.cost.dtype)]), None, cost, eps, max_iter, tol)
     cross, (self_a, self_b) = getattr(between, of), getattr(within, of).chunk(2)
@@ -194,10 +194,11 @@ def converging_divergence(
     return (2 * divergence if form == "printed" else divergence), converged
 
 
-def _check_options(eps: float, max_iter: int, tol: float) -> None:
-    check(eps > 0, "eps", "a positive number", eps)
-    check(max_iter >= 1, "max_iter", "a number of iterations, 1 or more", max_iter)
-    check(tol >= 0, "tol", "a number, 0 or more", tol)
+def check_options(eps: float, max_iter: int, tol: float) -> None:
+    """Raise unless Sinkhorn's iteration can run with these."""
+    check_number("eps", eps, "a positive number", above=0)
+    check_count("max_iter", max_iter, "a number of iterations, 1 or more")
+    check_number("tol", tol, "a number, 0 or more", least=0)
 
 
 def _solve(a: Tensor, b: Tensor | None, cost: Tensor, eps: float, max_iter: int, tol: float) -> Sinkhorn:

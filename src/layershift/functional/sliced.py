@@ -5,7 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from layershift._checks import accumulation_dtype, check, check_floating, check_not_empty, check_rank
+from layershift._checks import (
+    accumulation_dtype,
+    check,
+    check_count,
+    check_device,
+    check_dtype,
+    check_floating,
+    check_generator,
+    check_rank,
+    check_readable,
+    check_samples,
+)
 from layershift.functional.wasserstein1d import Order, wasserstein, wasserstein_normal
 
 
@@ -37,8 +48,11 @@ def directions(
         >>> torch.allclose(directions(3, 2).norm(dim=1), torch.ones(2))
         True
     """
-    check(d >= 1, "d", "a dimension of at least 1", d)
-    check(num >= 1, "num", "at least 1", num)
+    check_count("d", d, "a dimension of at least 1")
+    check_count("num", num, "at least 1")
+    check_generator("generator", generator)
+    check_device("device", device)
+    check_dtype("dtype", dtype)
     drawn_on = device if generator is None else generator.device
     noise = torch.randn(num, d, generator=generator, device=drawn_on, dtype=dtype)
     unit: Tensor = noise / torch.linalg.vector_norm(noise, dim=1, keepdim=True)
@@ -115,21 +129,22 @@ def sliced_wasserstein(
 
 def _directions_for(x: Tensor, num: int, given: Tensor | None, generator: torch.Generator | None) -> Tensor:
     check_floating("x", x)
+    check_readable("x", x)
     check_rank("x", x, (2,), "(N, d)")
+    check(x.shape[1] > 0, "x", "shape (N, d), d ≥ 1", x)
     dtype = accumulation_dtype(x)
     if given is None:
-        check(num >= 1, "num_projections", "at least 1", num)
+        check_count("num_projections", num, "at least 1")
         return directions(x.shape[1], num, generator=generator, device=x.device, dtype=dtype)
-    fits = given.dim() == 2 and given.shape[1] == x.shape[1]
+    check_floating("directions", given, x)
+    fits = given.dim() == 2 and len(given) > 0 and given.shape[1] == x.shape[1]
     check(fits, "directions", f"shape (P, {x.shape[1]})", given)
     return given.to(dtype)
 
 
 def _project(rows: Tensor, argument: str, x: Tensor) -> Tensor:
     """Coordinates along each direction, shape `(P, N)`, never in half precision."""
-    check_floating(argument, x)
-    check_rank(argument, x, (2,), "(N, d)")
-    check_not_empty(argument, x)
+    check_samples(argument, x, rows)
     check(x.shape[1] == rows.shape[1], argument, f"shape (N, {rows.shape[1]})", x)
     with torch.autocast(x.device.type, enabled=False):
         return rows @ x.to(rows.dtype).mT

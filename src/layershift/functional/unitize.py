@@ -11,7 +11,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from layershift._checks import accumulation_dtype, check, check_choice, check_floating
+from layershift._checks import accumulation_dtype, check, check_choice, check_floating, check_number
+from layershift.functional import triton_unitize
 from layershift.functional.normalize import (
     Pooling,
     affine_of,
@@ -76,7 +77,14 @@ def modified_unitization(x: Tensor, alpha: float | Tensor, *, constant: Tensor |
     """
     check_floating("x", x)
     if not isinstance(alpha, Tensor):
-        check(0 <= alpha <= 1, "alpha", "a number in [0, 1]", alpha)
+        check_number("alpha", alpha, "a number in [0, 1]", least=0, most=1)
+    else:
+        check_floating("alpha", alpha, x)
+        check(alpha.dim() == 0, "alpha", "a number or a tensor of shape ()", alpha)
+    check(x.dim() >= 1 and x.shape[-1] > 0, "x", "vectors of shape (…, d)", x)
+    if constant is not None:
+        check_floating("constant", constant, x)
+        check(constant.shape == x.shape[-1:], "constant", f"shape {tuple(x.shape[-1:])}", constant)
     wide = x.to(accumulation_dtype(x))
     denominator = alpha * _norm(wide) + (1 - alpha)
     unit = torch.full_like(wide, x.shape[-1] ** -0.5) if constant is None else constant.to(wide.dtype)
@@ -140,6 +148,7 @@ def practical_unitization(x: Tensor, alpha: Tensor, *, eps: float = 1e-5) -> Ten
     """
     _check_vectors(x, alpha)
     wide = x.to(accumulation_dtype(x))
+    check_number("eps", eps, "a positive number", above=0)
     s = wide.square().sum(-1, keepdim=True)
     return (wide * _bracket(s, alpha.to(wide.dtype), eps, "practical")).to(x.dtype)
 
@@ -154,7 +163,9 @@ def _norm(x: Tensor) -> Tensor:
 
 def _check_vectors(x: Tensor, alpha: Tensor) -> None:
     check_floating("x", x)
-    check(x.dim() >= 1 and alpha.shape == x.shape[-1:], "alpha", f"shape {tuple(x.shape[-1:])}", tuple(alpha.shape))
+    check_floating("alpha", alpha, x)
+    check(x.dim() >= 1 and x.shape[-1] > 0, "x", "vectors of shape (…, d)", x)
+    check(alpha.shape == x.shape[-1:], "alpha", f"shape {tuple(x.shape[-1:])}", tuple(alpha.shape))
 
 
 def unitization(
@@ -229,7 +240,8 @@ def unitization_rows(
     pooling: Pooling = pool_samples,
 ) -> Normalized:
     """`unitization` that also returns the batch's statistics, pooled as `pooling` says (for instance across ranks)."""
-    check_rows(x, alpha=alpha, weight=weight, bias=bias, mean=mean, variance=variance)
+    check_floating("alpha", alpha)  # None is for the others alone
+    check_rows(x, eps, alpha=alpha, weight=weight, bias=bias, mean=mean, variance=variance)
     check_statistics(x, mean, variance, pooling)
     check_choice("over", over, ("sample", "position"))
     check_choice("form", form, ("practical", "bounded"))
@@ -252,6 +264,10 @@ def unitization_rows(
         s = (table.about(pool.centre) * inverse.square()).sum(1, keepdim=True) * (table.size / total)
         return affine_of(inverse * _bracket(s, alpha, eps, form), pool, weight, bias, remember=mean is None)
 
+    if mean is None and pooling is pool_samples and triton_unitize.serves(x):
+        return triton_unitize.unitize_rows(
+            x, rule, alpha, weight, bias, eps=eps, factor=size / total, bounded=form == "bounded"
+        )
     parameters = (alpha, weight, bias, mean, variance)
     return normalize_rows(x, rule, parameters, pivot=None if mean is None else mean[None])
 
@@ -261,7 +277,7 @@ def _norm_divisor(divisor: Divisor, channels: int, size: int) -> float:
     if isinstance(divisor, str):
         check_choice("divisor", divisor, ("paper", "elements"))
         return float(size * (size if divisor == "paper" else channels))
-    check(divisor > 0, "divisor", "'paper', 'elements' or a positive number", divisor)
+    check_number("divisor", divisor, "'paper', 'elements' or a positive number", above=0)
     return float(divisor) * size
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from layershift._checks import accumulation_dtype, check, check_floating, check_rank
+from layershift._checks import accumulation_dtype, check, check_broadcast, check_count, check_floating, check_rank
 
 
 def variance_constancy(x: Tensor, beta: Tensor, *, group_size: int = 5) -> Tensor:
@@ -42,7 +42,10 @@ def variance_constancy(x: Tensor, beta: Tensor, *, group_size: int = 5) -> Tenso
     """
     check_floating("x", x)
     check_rank("x", x, (2,), "(N, d)")
-    check(group_size >= 2, "group_size", "at least 2", group_size)
+    check_count("group_size", group_size, "at least 2", least=2)
+    check_floating("beta", beta, x)
+    check_broadcast("beta", beta, x.shape[1:])
+    check(beta.dim() <= 1, "beta", f"shape ({x.shape[1]},)", beta)
     samples = x.shape[0]  # not len(), which torch.export would take for a constant
     check(samples >= 2 * group_size, "x", f"at least {2 * group_size} samples, two groups of {group_size}", x)
     if samples > 2 * group_size:
