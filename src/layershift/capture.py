@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from layershift._autograd import is_recomputed as is_recomputed
+from layershift._checks import check, check_type
 
 LayerSelector: TypeAlias = str | type[nn.Module] | Sequence[str | type[nn.Module]]
 
@@ -43,10 +44,14 @@ def select_layers(model: nn.Module, layers: LayerSelector) -> dict[str, nn.Modul
         >>> list(select_layers(model, "*")), list(select_layers(model, nn.Linear)), list(select_layers(model, "2"))
         (['0', '1', '2.0'], ['0', '2.0'], ['2'])
     """
+    check_type("model", model, nn.Module, "a module")
+    check_type("layers", layers, (str, type, Sequence), "a pattern, a module class, or a sequence of them")
     selectors = [layers] if isinstance(layers, str | type) else list(layers)
     modules = dict(model.named_modules())
     chosen: set[str] = set()
+    check(len(selectors) > 0, "layers", "at least one pattern or class", "none")
     for selector in selectors:
+        check_type("layers", selector, (str, type), "patterns and module classes")
         found = [name for name, module in modules.items() if _matches(selector, name, module)]
         if not found:
             raise ValueError(_nothing_matches(selector, modules))

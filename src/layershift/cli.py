@@ -243,6 +243,8 @@ def _usage(message: str) -> str:
     """A message of jsonargparse in one line, with the option's name as it is typed."""
     message = re.sub(r"^Parser key \"([\w.]+)\":", r"--\1:", " ".join(message.split()))
     message = message.replace("typing.Literal", "one of ")
+    several = r"Does not validate .* Subtypes: \[(.*?)\] Errors: .* Given value: (.*)"
+    message = re.sub(several, lambda m: f"expected {m[1].replace('NoneType', 'None')}, got {m[2]}", message)
     message = message.replace("Expected a one of", "expected one of").replace(
         ": Expected a", ": expected a number of type"
     )

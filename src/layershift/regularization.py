@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from layershift._checks import check
+from layershift._checks import check, check_number
 from layershift.capture import LayerSelector, add_output_hook, select_layers
 from layershift.nn.penalties import LayerPenalty
 from layershift.recording import outputs_of
@@ -136,9 +136,12 @@ def regularize(
         ...     loss.backward()
     """
     chosen = select_layers(model, layers)
+    if not callable(penalty) or isinstance(penalty, type):
+        raise TypeError(f"penalty: expected a module or function of activations, got {penalty!r}")
     weights = _weights(model, chosen, weight)
     if isinstance(penalty, LayerPenalty):
-        penalty.prepare(list(chosen), None if example is None else outputs_of(model, chosen, example))
+        outputs = None if example is None else outputs_of(model, chosen, example, argument="example")
+        penalty.prepare(list(chosen), outputs)
     return Regularization(model, penalty, chosen, weights)
 
 
@@ -146,10 +149,12 @@ def _weights(
     model: nn.Module, chosen: Mapping[str, nn.Module], weight: float | Mapping[str, float]
 ) -> dict[str, float]:
     if not isinstance(weight, Mapping):
+        check_number("weight", weight)
         return dict.fromkeys(chosen, float(weight))
     weights: dict[str, float] = {}
     for pattern, value in weight.items():
         for name in select_layers(model, pattern):
+            check_number("weight", value)
             weights.setdefault(name, float(value))
     without = [name for name in chosen if name not in weights]
     check(not without, "weight", "a weight for every layer", f"none for {', '.join(without)}")

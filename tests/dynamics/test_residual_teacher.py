@@ -158,5 +158,5 @@ def test_errors_name_the_argument() -> None:
         optimal_map(x, data, None, 0)
     with pytest.raises(ValueError, match="t: expected a positive variance, got -1"):
         teacher_loss(torch.sin, x, None, -1)
-    with pytest.raises(TypeError, match="points: expected a floating point tensor"):
+    with pytest.raises(TypeError, match="data: expected a floating point tensor"):
         optimal_map(x, data.long(), torch.sin, 0.1)

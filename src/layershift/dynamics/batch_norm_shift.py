@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from layershift._checks import accumulation_dtype, check
+from layershift._checks import accumulation_dtype, check, check_type
 from layershift.functional.batch_norm_distance import GammaForm, batch_norm_wasserstein
 
 
@@ -40,6 +40,8 @@ def batch_norm_shift(before: nn.Module, after: nn.Module, *, form: GammaForm = "
         >>> batch_norm_shift(before, model)
         {'1': tensor(1.)}
     """
+    for argument, model in (("before", before), ("after", after)):
+        check_type(argument, model, nn.Module, "a module")
     olds, news = _parameters(before), _parameters(after)
     check(bool(olds), "before", "a module with at least one batch normalisation", type(before).__name__)
     sizes = [{name: len(beta) for name, (beta, _) in layers.items()} for layers in (olds, news)]

@@ -17,12 +17,25 @@ It always rises once the layer has less entropy than the target.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import NoneType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from layershift._checks import accumulation_dtype, check, check_floating, check_not_empty, check_rank
+from layershift._checks import (
+    accumulation_dtype,
+    check,
+    check_broadcast,
+    check_count,
+    check_floating,
+    check_not_empty,
+    check_number,
+    check_rank,
+    check_real,
+    check_type,
+)
 from layershift.dynamics.residual_teacher import MapForm, Residual, optimal_map
 from layershift.functional.transport import Transport, exact_wasserstein
 
@@ -92,11 +105,12 @@ def denoising_flow(
     check_floating("points", points)
     check_rank("points", points, (2,), "(N, m)")
     check_not_empty("points", points)
-    check(t > 0, "t", "a positive time", t)
-    check(isinstance(steps, int) and steps >= 1, "steps", "at least 1 layer", steps)
+    check_number("t", t, "a positive time", above=0)
+    check_count("steps", steps, "at least 1 layer")
     h = t / steps
     b = h if noise is None else noise
-    check(b >= h, "noise", f"at least the time of a layer, {h:g}", b)
+    check_number("noise", b, f"at least the time of a layer, {h:g}", least=h)
+    check_type("residual", residual, (Callable, NoneType), "a function or None")  # type: ignore[arg-type]
 
     def learned(x: Tensor) -> Tensor:
         scaled = None if residual is None else lambda y: b * residual(y)
@@ -133,7 +147,11 @@ def flow_wasserstein(points: Tensor, target: Tensor) -> Transport:
         >>> flow_wasserstein(moved, x).value
         tensor([0., 5.])
     """
+    check_floating("points", points)
     check_rank("points", points, (3,), "(T, N, m)")
+    check_not_empty("points", points)
+    check_floating("target", target, points)
+    check(target.shape == points.shape[1:], "target", f"shape {tuple(points.shape[1:])}, as the points", target)
     found = [exact_wasserstein(state, target, p=2) for state in points]
     return Transport(torch.stack([one.value for one in found]), torch.stack([one.stderr for one in found]))
 
@@ -159,9 +177,13 @@ def backward_heat(covariance: Tensor, t: float | Tensor) -> Tensor:
         tensor([0.5000, 0.0000,    nan])
     """
     check_floating("covariance", covariance)
-    square = covariance.dim() >= 2 and covariance.shape[-1] == covariance.shape[-2]
+    square = covariance.dim() >= 2 and covariance.shape[-1] == covariance.shape[-2] > 0
     check(square, "covariance", "a tensor of shape (…, m, m)", covariance)
-    t = torch.as_tensor(t, dtype=covariance.dtype, device=covariance.device)[..., None, None]
+    check_real("t", t, "a time or a tensor of times")
+    covariance = covariance.to(accumulation_dtype(covariance))
+    t = torch.as_tensor(t, dtype=covariance.dtype, device=covariance.device)
+    check_broadcast("t", t, covariance.shape[:-2])
+    t = t[..., None, None]
     eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
     exists = 2 * t <= torch.linalg.eigvalsh(covariance)[..., :1, None]
     return torch.where(exists, covariance - 2 * t * eye, torch.nan)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from layershift._checks import check
+from layershift._checks import accumulated, check, check_floating, check_rank
 from layershift.dynamics.metric import inner_product
 from layershift.dynamics.velocities import Kind, Problem, velocity
 
@@ -63,9 +63,14 @@ def energy_gap(times: Tensor, loss: Tensor, rate: Tensor) -> Tensor:
         >>> bool(energy_gap(t, (-t).exp(), (-t).exp()) < 1e-6)
         True
     """
+    check_floating("times", times)
+    check_rank("times", times, (1,), "(T,)")
     count = len(times)
     check(count % 2 == 1 and count >= 3, "times", "an odd number of times, 3 or more", count)
-    check(loss.shape == rate.shape == times.shape, "loss", f"shape ({count},), as the rate", loss)
+    for argument, x in (("loss", loss), ("rate", rate)):
+        check_floating(argument, x, times)
+        check(x.shape == times.shape, argument, f"shape ({count},), as the times", x)
+    times, loss, rate = accumulated(times, loss, rate)
     weights = torch.ones_like(rate)
     weights[1:-1:2], weights[2:-1:2] = 4, 2
     lost = (weights * rate).sum() * (times[-1] - times[0]) / (3 * (count - 1))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from layershift._checks import check, check_choice
+from layershift._checks import check, check_choice, check_path, check_seed
 from layershift.dynamics.figures import speed_and_direction, speed_and_length
 from layershift.dynamics.first_step import first_step
 from layershift.dynamics.global_minimum import theorem5
@@ -70,6 +70,9 @@ def run_flow(
         'flow.json'
     """
     check((figure is None) != (theorem is None), "figure", "a figure or a theorem, one of them", (figure, theorem))
+    check_seed("seed", seed)
+    check_seed("seed", seed)
+    check_path("out", out)
     check_choice("scale", scale, ("smoke", "laptop", "paper"))
     kind, number = ("figure", figure) if theorem is None else ("theorem", theorem)
     makers = FIGURES if kind == "figure" else THEOREMS

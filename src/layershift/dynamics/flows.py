@@ -21,9 +21,17 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from layershift._checks import check, check_choice, check_floating, check_rank, import_extra
+from layershift._checks import (
+    check,
+    check_choice,
+    check_floating,
+    check_number,
+    check_rank,
+    check_readable,
+    import_extra,
+)
 from layershift.dynamics.steps import step_
-from layershift.dynamics.velocities import Chunk, Kind, Problem, VelocityField
+from layershift.dynamics.velocities import Chunk, Kind, Problem, VelocityField, count_of
 
 Method: TypeAlias = Literal["adaptive", "euler"]
 
@@ -98,13 +106,15 @@ def flow(
     check_choice("method", method, ("adaptive", "euler"))
     check_floating("times", times)
     check_rank("times", times, (1,), "(T,)")
+    check_readable("times", times)
     moments = times.tolist()
     rising = len(moments) > 0 and all(s < t for s, t in pairwise(moments))
     check(rising, "times", "one time or more, rising", moments)
-    field = VelocityField(problem, len(a), kind=kind, norms=norms, chunk=chunk)
+    field = VelocityField(problem, count_of(a), kind=kind, norms=norms, chunk=chunk)
     field(a, b)  # checks them
     if method == "euler":
-        check(step is not None and step > 0, "step", "a positive number for method 'euler'", step)
+        check(step is not None, "step", "a positive number for method 'euler'", step)
+        check_number("step", step, "a positive number for method 'euler'", above=0)
         states_a, states_b = _euler(field, a, b, moments, float(step or 0))
     else:
         check(step is None, "step", "None for method 'adaptive' (it has tolerances)", step)
@@ -128,8 +138,8 @@ def _euler(field: VelocityField, a: Tensor, b: Tensor, times: list[float], longe
 def _adaptive(
     field: VelocityField, a: Tensor, b: Tensor, times: Tensor, rtol: float, atol: float
 ) -> tuple[Tensor, Tensor]:
-    check(rtol > 0, "rtol", "a positive number", rtol)
-    check(atol > 0, "atol", "a positive number", atol)
+    check_number("rtol", rtol, "a positive number", above=0)
+    check_number("atol", atol, "a positive number", above=0)
     if len(times) == 1:
         return a.detach().clone()[None], b.detach().clone()[None]
     odeint = import_extra("torchdiffeq", extra="dynamics").odeint

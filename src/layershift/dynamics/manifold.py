@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layershift._checks import check, import_extra
+from layershift._checks import check, check_same_kind, check_type, import_extra
 from layershift.dynamics.metric import (
     check_covariance,
     inner_product,
@@ -185,6 +185,8 @@ def on_manifold(network: TwoLayer, sigma: Tensor) -> TwoLayer:
         >>> network.b.norm(dim=1)
         tensor([1., 1., 1., 1., 1.], grad_fn=<LinalgVectorNormBackward0>)
     """
+    check_type("network", network, TwoLayer, "a TwoLayer")
+    check_same_kind("sigma", sigma, network.b)
     manifold = BatchNormManifold(sigma)
     d = network.b.shape[1]
     check(len(sigma) == d, "sigma", f"shape ({d}, {d})", sigma)

@@ -14,7 +14,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from layershift._checks import accumulation_dtype, check, check_choice, check_floating, import_extra
+from layershift._checks import (
+    accumulated,
+    accumulation_dtype,
+    check,
+    check_choice,
+    check_count,
+    check_floating,
+    check_generator,
+    check_not_empty,
+    check_readable,
+    import_extra,
+)
 from layershift.dynamics.metric import to_ellipsoid
 from layershift.functional.sliced import directions, sliced_wasserstein
 
@@ -55,9 +66,13 @@ def direction_distance(b: Tensor, other: Tensor, *, sigma: Tensor, ground: Groun
         correlation 1.5708
     """
     check_choice("ground", ground, GROUNDS)
+    check_floating("b", b)
+    check_floating("sigma", sigma, b)
+    check(sigma.dim() == 2 and len(sigma) == sigma.shape[1] > 0, "sigma", "shape (d, d)", sigma)
     for argument, rows in (("b", b), ("other", other)):
-        check_floating(argument, rows)
+        check_floating(argument, rows, b)
         check(rows.dim() == 2 and sigma.shape == (rows.shape[1],) * 2, argument, f"shape (m, {len(sigma)})", rows)
+    b, other, sigma = accumulated(b, other, sigma)
     bar, bar_other = to_ellipsoid(b, sigma), to_ellipsoid(other, sigma)
     if ground == "chordal":
         chord: Tensor = torch.cdist(bar, bar_other, compute_mode="donot_use_mm_for_euclid_dist")
@@ -120,9 +135,7 @@ def ground_distance(
         >>> ground_distance(one, b, one + 3, b, sigma=torch.eye(2))
         tensor([[3.]])
     """
-    for argument, own, rows in (("a", a, b), ("other_a", other_a, other_b)):
-        check_floating(argument, own)
-        check(own.shape == rows.shape[:1], argument, f"shape ({len(rows)},)", own)
+    _check_particles(a, b, other_a, other_b, sigma)
     return torch.hypot(a[:, None] - other_a, direction_distance(b, other_b, sigma=sigma, ground=ground))
 
 
@@ -171,8 +184,13 @@ def particle_wasserstein(
         2.0000
     """
     check_choice("method", method, ("exact", "sliced"))
+    check_choice("ground", ground, GROUNDS)
+    _check_particles(a, b, other_a, other_b, sigma)
     if method == "sliced":
         check(ground == "chordal", "ground", "'chordal' for the sliced distance", repr(ground))
+        check_count("projections", projections)
+        check_generator("generator", generator)
+        a, b, other_a, other_b, sigma = accumulated(a, b, other_a, other_b, sigma)
         x, y = (torch.cat([k[:, None], to_ellipsoid(v, sigma)], 1) for k, v in ((a, b), (other_a, other_b)))
         dtype = accumulation_dtype(x)
         lines = directions(x.shape[1], projections, generator=generator, device=x.device, dtype=dtype)
@@ -185,3 +203,16 @@ def particle_wasserstein(
     cost = ground_distance(*particles, sigma=metric, ground=ground).square_()
     value = ot.emd2([], [], cost.numpy(), numItermax=_PIVOTS)
     return torch.as_tensor(value, dtype=accumulation_dtype(a)).clamp(min=0).sqrt()
+
+
+def _check_particles(a: Tensor, b: Tensor, other_a: Tensor, other_b: Tensor, sigma: Tensor) -> None:
+    check_floating("sigma", sigma)
+    check_readable("sigma", sigma)
+    check(sigma.dim() == 2 and len(sigma) == sigma.shape[1] > 0, "sigma", "shape (d, d)", sigma)
+    for argument, rows in (("b", b), ("other_b", other_b)):
+        check_floating(argument, rows, sigma)
+        check(rows.dim() == 2 and rows.shape[1] == len(sigma), argument, f"shape (m, {len(sigma)})", rows)
+        check_not_empty(argument, rows)
+    for argument, own, rows in (("a", a, b), ("other_a", other_a, other_b)):
+        check_floating(argument, own, sigma)
+        check(own.shape == rows.shape[:1], argument, f"shape ({len(rows)},)", own)

@@ -29,7 +29,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from layershift._checks import check, check_floating, fail
+from layershift._checks import check, check_broadcast, check_floating, check_readable, check_same_kind, fail
 
 
 def check_covariance(argument: str, sigma: Tensor) -> None:
@@ -84,6 +84,7 @@ def sigma_norm(b: Tensor, sigma: Tensor) -> Tensor:
         >>> sigma_norm(torch.tensor([3.0, 1.0]), torch.diag(torch.tensor([5.0, 4.0])))
         tensor(7.)
     """
+    check_metric(b, sigma)
     return (b @ sigma * b).sum(-1).sqrt()
 
 
@@ -120,6 +121,7 @@ def tangent_projection(b: Tensor, u: Tensor, sigma: Tensor) -> Tensor:
         >>> tangent_projection(torch.tensor([0.5, 0.0]), torch.tensor([1.0, 1.0]), sigma)
         tensor([0., 1.])
     """
+    check_metric(b, sigma, u=u)
     s = b @ sigma
     return u - s * (_dot(s, u) / _dot(s, s))
 
@@ -138,6 +140,7 @@ def push(b: Tensor, u: Tensor) -> Tensor:
         >>> push(torch.tensor([2.0, 0.0]), torch.tensor([1.0, 1.0]))
         tensor([0.0000, 0.5000])
     """
+    check_vectors(b, u=u)
     square = _dot(b, b)
     return (u - b * (_dot(b, u) / square)) / square.sqrt()
 
@@ -157,6 +160,7 @@ def lift(b: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
         >>> lift(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 0.5]), torch.diag(torch.tensor([0.25, 1.0])))
         tensor([0., 1.])
     """
+    check_metric(b, sigma, v=v)
     return _dot(b, b).sqrt() * (v - b * _dot(b @ sigma, v))
 
 
@@ -175,6 +179,7 @@ def inner_product(b: Tensor, u: Tensor, v: Tensor) -> Tensor:
         >>> inner_product(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor([0.0, 3.0]))
         tensor(0.7500)
     """
+    check_vectors(b, u=u, v=v)
     return (push(b, u) * push(b, v)).sum(-1)
 
 
@@ -199,6 +204,7 @@ def metric_gradient(b: Tensor, g: Tensor, sigma: Tensor) -> Tensor:
         >>> metric_gradient(torch.tensor([0.5, 0.0]), torch.tensor([7.0, 1.0]), sigma)
         tensor([0.0000, 0.2500])
     """
+    check_metric(b, sigma, g=g)
     s = b @ sigma
     t = g - s * _dot(b, g)
     return _dot(b, b) * (t - b * _dot(s, t))
@@ -223,6 +229,7 @@ def retract(b: Tensor, u: Tensor, sigma: Tensor) -> Tensor:
         >>> retract(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.eye(2))
         tensor([0.7071, 0.7071])
     """
+    check_metric(b, sigma, u=u)
     return to_ellipsoid(b * (1 - _dot(b, u) / _dot(b, b)) + u, sigma)
 
 
@@ -243,6 +250,7 @@ def metric_matrix(b: Tensor, sigma: Tensor) -> Tensor:
         tensor([[0., 0.],
                 [0., 4.]])
     """
+    check_metric(b, sigma)
     s, eye = b @ sigma, torch.eye(b.shape[-1], dtype=b.dtype, device=b.device)
     square, across = _dot(b, b)[..., None], s / s.norm(dim=-1, keepdim=True)
     c = (b - s / _dot(s, s)) / b.norm(dim=-1, keepdim=True)
@@ -264,8 +272,26 @@ def inverse_metric_matrix(b: Tensor, sigma: Tensor) -> Tensor:
         tensor([[0.0000, 0.0000],
                 [0.0000, 0.2500]])
     """
+    check_metric(b, sigma)
     along = torch.eye(b.shape[-1], dtype=b.dtype, device=b.device) - _outer(b, b @ sigma)
     return _dot(b, b)[..., None] * along @ along.mT
+
+
+def check_vectors(b: Tensor, **vectors: Tensor) -> None:
+    """Raise unless points are of shape `(…, d)`, and vectors at them broadcast with them."""
+    check_floating("b", b)
+    check(b.dim() >= 1 and b.shape[-1] > 0, "b", "points of shape (…, d)", b)
+    for argument, x in vectors.items():
+        check_same_kind(argument, x, b)
+        check(x.shape[-1:] == b.shape[-1:], argument, f"shape (…, {b.shape[-1]})", x)
+        check_broadcast(argument, x, b.shape)
+
+
+def check_metric(b: Tensor, sigma: Tensor, **vectors: Tensor) -> None:
+    """The same beside a matrix of shape `(d, d)`."""
+    check_vectors(b, **vectors)
+    check_same_kind("sigma", sigma, b)
+    check(sigma.shape == (b.shape[-1],) * 2, "sigma", f"shape {(b.shape[-1],) * 2}", sigma)
 
 
 def _dot(u: Tensor, v: Tensor) -> Tensor:
@@ -279,6 +305,7 @@ def _outer(u: Tensor, v: Tensor) -> Tensor:
 
 def _check_square(argument: str, sigma: Tensor) -> None:
     check_floating(argument, sigma)
+    check_readable(argument, sigma)
     square = sigma.dim() == 2 and sigma.shape[0] == sigma.shape[1] > 0
     check(square, argument, "a symmetric matrix of shape (d, d)", sigma)
 

@@ -18,7 +18,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from layershift._checks import check, check_choice, check_floating, check_not_empty, check_rank
+from layershift._checks import (
+    accumulation_dtype,
+    check,
+    check_choice,
+    check_count,
+    check_device,
+    check_dtype,
+    check_floating,
+    check_not_empty,
+    check_rank,
+    check_same_kind,
+    check_seed,
+)
 from layershift.dynamics.losses import ACTIVATIONS, Activation, activate
 from layershift.dynamics.metric import to_ellipsoid
 
@@ -45,6 +57,7 @@ def second_moment(x: Tensor, *, center: bool = False) -> Tensor:
     check_floating("x", x)
     check_rank("x", x, (2,), "(n, d)")
     check_not_empty("x", x)
+    x = x.to(accumulation_dtype(x))
     x = x - x.mean(0) if center else x
     return x.mT @ x / len(x)
 
@@ -59,7 +72,7 @@ class TwoLayer(nn.Module):
         a: output weights, shape `(m,)`; standard normal by default.
         b: input weights, shape `(m, d)`; uniform on the unit sphere by default.
         seed: of the random weights.
-        dtype: of the random weights.
+        dtype: of the random weights; by default that of those given.
 
     Raises:
         ValueError: if a shape does not fit, or the activation is unknown.
@@ -84,13 +97,26 @@ class TwoLayer(nn.Module):
         super().__init__()
         check_choice("activation", activation, ACTIVATIONS)
         self.activation: Activation = activation
-        drawn_a, drawn_b = random_particles(d, m, seed=seed, dtype=dtype)
+        device = None
+        for argument, given in (("a", a), ("b", b)):
+            if given is not None:
+                check_floating(argument, given)
+                dtype, device = dtype or given.dtype, given.device
+        drawn_a, drawn_b = random_particles(d, m, seed=seed, dtype=dtype, device=device)
         self.a = nn.Parameter(_checked("a", a, drawn_a))
         self.b = nn.Parameter(_checked("b", b, drawn_b))
+        check_same_kind("a", self.a, self.b)
 
     def forward(self, x: Tensor) -> Tensor:
         """Predictions of shape `(n,)` for inputs of shape `(n, d)`."""
+        self._check(x)
         return self._predict(x, self.b)
+
+    def _check(self, x: Tensor) -> None:
+        check_floating("x", x, self.b)
+        check(x.dim() == 2 and x.shape[1] == self.b.shape[1], "x", f"shape (n, {self.b.shape[1]})", x)
+        if x.dtype != self.b.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"x: expected {self.b.dtype}, as the neurons have, got {x.dtype}")
 
     def _predict(self, x: Tensor, b: Tensor) -> Tensor:
         return activate(x @ b.mT, self.activation) @ self.a / len(self.a)
@@ -146,10 +172,13 @@ class TwoLayerBN(TwoLayer):
     ) -> None:
         if sigma is not None:
             check_floating("sigma", sigma)
+            check_count("d", d, "a dimension, 1 or more")
             check(sigma.shape == (d, d), "sigma", f"shape ({d}, {d})", sigma)
             check(not center, "center", "False with a given sigma (centre the inputs instead)", center)
             dtype = dtype or sigma.dtype
         super().__init__(d, m, activation=activation, a=a, b=b, seed=seed, dtype=dtype)
+        if sigma is not None:
+            check_same_kind("sigma", sigma, self.b)
         self.streaming, self.center = sigma is None, center
         like = self.b.detach()
         self.register_buffer("sigma", like.new_zeros(d, d) if sigma is None else sigma.detach().clone())
@@ -158,6 +187,7 @@ class TwoLayerBN(TwoLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Predictions of shape `(n,)` for inputs of shape `(n, d)`; a streaming network in training takes them in."""
+        self._check(x)
         if self.streaming and self.training:
             self.update(x)
         return self._predict(x - self.mean if self.center else x, self.directions())
@@ -218,8 +248,11 @@ def random_particles(
         >>> b.norm(dim=1)
         tensor([1.0000, 1.0000, 1.0000, 1.0000, 1.0000])
     """
-    check(d >= 1, "d", "a dimension, 1 or more", d)
-    check(m >= 1, "m", "a number of neurons, 1 or more", m)
+    check_count("d", d, "a dimension, 1 or more")
+    check_count("m", m, "a number of neurons, 1 or more")
+    check_seed("seed", seed)
+    check_dtype("dtype", dtype)
+    check_device("device", device)
     generator = torch.Generator().manual_seed(seed)
     a = torch.randn(m, generator=generator, dtype=dtype)
     b = nn.functional.normalize(torch.randn(m, d, generator=generator, dtype=dtype), dim=1)

@@ -17,7 +17,17 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from layershift._checks import accumulation_dtype, check, check_choice, check_floating, check_rank
+from layershift._checks import (
+    accumulation_dtype,
+    check,
+    check_choice,
+    check_floating,
+    check_generator,
+    check_rank,
+    check_real,
+    check_samples,
+    check_type,
+)
 from layershift.functional.denoise import posterior_mean
 
 MapForm: TypeAlias = Literal["exact", "printed"]
@@ -65,11 +75,16 @@ def optimal_map(
         (tensor([[1.]]), tensor([[0.7500]]))
     """
     check_choice("form", form, ("exact", "printed"))
+    check_floating("x", x)
+    check_rank("x", x, (2,), "(Q, m)")
+    check_samples("data", data, x)
+    check(data.shape[1] == x.shape[1], "data", f"shape (N, {x.shape[1]}), as wide as x", data)
+    _check_residual(residual)
     if residual is None:
         return posterior_mean(x, data, t)
     if form == "printed":
         return posterior_mean(x, data, t) + _at(residual, x)
-    wide = data.to(accumulation_dtype(data)) if data.is_floating_point() else data
+    wide = data.to(accumulation_dtype(data))
     return posterior_mean(x, data, t, values=wide + _at(residual, wide))
 
 
@@ -108,12 +123,20 @@ def teacher_loss(
     """
     check_floating("x", x)
     check_rank("x", x, (2,), "(N, m)")
-    check(isinstance(t, Tensor) or t > 0, "t", "a positive variance", t)
+    check_real("t", t, "a positive variance", above=0, ranks=(0,))
+    check_type("student", student, Callable, "a function of noisy inputs")  # type: ignore[arg-type]
+    check_generator("generator", generator)
+    _check_residual(residual)
     device = x.device if generator is None else generator.device
     noise = torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
     target = x if residual is None else x + _at(residual, x)
     scale = torch.as_tensor(t, dtype=x.dtype, device=x.device).sqrt()
     return (student(x + scale * noise) - target).square().sum(1)
+
+
+def _check_residual(residual: Residual | None) -> None:
+    if residual is not None:
+        check_type("residual", residual, Callable, "a function or None")  # type: ignore[arg-type]
 
 
 def _at(residual: Residual, x: Tensor) -> Tensor:

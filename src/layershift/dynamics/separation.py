@@ -17,10 +17,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from layershift._checks import check, check_choice, check_floating
+from layershift._checks import (
+    accumulation_dtype,
+    check,
+    check_choice,
+    check_count,
+    check_floating,
+    check_generator,
+    check_not_empty,
+    check_number,
+    check_readable,
+)
 from layershift.dynamics.losses import activate, loss_values
 from layershift.dynamics.metric import to_ellipsoid
-from layershift.dynamics.velocities import Problem
+from layershift.dynamics.velocities import Problem, check_problem
 from layershift.functional.sliced import directions
 
 Start = Literal["graph", "filled", "cone", "axis", "point"]
@@ -107,7 +117,10 @@ def covering_radius(b: Tensor, *, probes: int = 10_000, generator: torch.Generat
         1.5708
     """
     check_floating("b", b)
-    check(b.dim() == 2 and b.shape[1] >= 2, "b", "shape (m, d) with d of 2 or more", b)
+    check(b.dim() == 2 and len(b) > 0 and b.shape[1] >= 2, "b", "shape (m, d) with d of 2 or more", b)
+    check_count("probes", probes)
+    check_generator("generator", generator)
+    b = b.to(accumulation_dtype(b))
     if b.shape[1] == 2:
         angle = torch.atan2(b[:, 1], b[:, 0]).sort().values
         gaps = torch.cat([angle, angle[:1] + 2 * torch.pi]).diff()
@@ -148,7 +161,9 @@ def separation_radius(a: Tensor, b: Tensor) -> Tensor:
         1.9635
     """
     check_floating("a", a)
-    check_floating("b", b)
+    check_floating("b", b, a)
+    check_readable("b", b)
+    check_not_empty("b", b)
     check(b.dim() == 2 and b.shape[1] == 2, "b", "directions in the plane, shape (m, 2)", b)
     check(a.shape == b.shape[:1], "a", f"shape ({len(b)},)", a)
     a, angle = a.to(torch.float64), torch.atan2(b[:, 1], b[:, 0]).to(torch.float64)
@@ -206,6 +221,11 @@ def least_loss(problem: Problem, b: Tensor, *, cutoff: float = 1e-10) -> tuple[T
         >>> bool(loss < 1e-12), mass.round(decimals=6)
         (True, tensor([1., 1.], dtype=torch.float64))
     """
+    check_problem(problem)
+    check_floating("b", b)
+    check_readable("b", b)
+    check(b.dim() == 2 and b.shape[1] == problem.x.shape[1] and len(b) > 0, "b", "directions of shape (K, d)", b)
+    check_number("cutoff", cutoff, "a share of the largest singular value, 0 or more", least=0)
     check(problem.loss == "squared", "problem", "the squared loss", repr(problem.loss))
     x, y, sigma, rows = (z.detach().to("cpu", torch.float64) for z in (*problem[:3], b))
     features = activate(x @ to_ellipsoid(rows, sigma).mT, problem.activation)

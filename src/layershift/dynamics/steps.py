@@ -28,9 +28,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from layershift._checks import check
+from layershift._checks import check, check_count, check_number, check_rank, check_type
 from layershift.dynamics.metric import push, retract
-from layershift.dynamics.velocities import ROW_NUMBERS, Chunk, Kind, Problem, Velocity, VelocityField, slices
+from layershift.dynamics.velocities import ROW_NUMBERS, Chunk, Kind, Problem, Velocity, VelocityField, count_of, slices
 
 
 class Descent(NamedTuple):
@@ -92,12 +92,16 @@ def descend(
         >>> bool((descent.b[1].norm(dim=1) >= descent.b[0].norm(dim=1)).all())
         True
     """
-    check(rate > 0, "rate", "a positive number", rate)
-    check(steps >= 1, "steps", "a number of steps, 1 or more", steps)
+    check_number("rate", rate, "a positive number", above=0)
+    check_count("steps", steps, "a number of steps, 1 or more")
+    check_type("record", record, Sequence, f"rising numbers from 0 to {steps}")
     at = tuple(record)
-    rising = all(0 <= s <= steps for s in at) and all(s < t for s, t in pairwise(at))
+    rising = (
+        all(isinstance(s, int) for s in at) and all(0 <= s <= steps for s in at) and all(s < t for s, t in pairwise(at))
+    )
     check(rising, "record", f"rising numbers from 0 to {steps}", at)
-    field = VelocityField(problem, len(a), kind=kind, norms=norms, chunk=chunk)
+    check_rank("b", b, (2,), "(m, d)")
+    field = VelocityField(problem, count_of(a), kind=kind, norms=norms, chunk=chunk)
     losses, kept_a, kept_b = [], [], []
     for done in range(steps + 1):
         if done in at:

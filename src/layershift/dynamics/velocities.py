@@ -37,7 +37,17 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from layershift._checks import check, check_choice, check_floating, check_not_empty, check_rank
+from layershift._checks import (
+    check,
+    check_choice,
+    check_count,
+    check_floating,
+    check_not_empty,
+    check_rank,
+    check_same_kind,
+    check_tensor,
+    check_type,
+)
 from layershift.dynamics.losses import ACTIVATIONS, IN_PLACE, LOSSES, Activation, Loss, loss_slopes, loss_values
 from layershift.dynamics.metric import metric_gradient, sigma_norm
 from layershift.dynamics.network import second_moment
@@ -87,7 +97,9 @@ class Problem(NamedTuple):
             tensor([[1.]])
         """
         sigma = second_moment(x, center=center)
-        return cls(x - x.mean(0) if center else x, y, sigma, loss, activation)
+        found = cls(x - x.mean(0) if center else x, y, sigma, loss, activation)
+        check_problem(found)
+        return found
 
 
 class Velocity(NamedTuple):
@@ -131,7 +143,7 @@ def velocity(
         >>> v.a, v.b[0, 1], v.loss
         (tensor([-0.2500]), tensor(-0.2500), tensor(0.2500))
     """
-    return VelocityField(problem, len(a), kind=kind, norms=norms, chunk=chunk)(a, b)
+    return VelocityField(problem, count_of(a), kind=kind, norms=norms, chunk=chunk)(a, b)
 
 
 class VelocityField:
@@ -160,18 +172,21 @@ class VelocityField:
     ) -> None:
         check_problem(problem)
         check_choice("kind", kind, KINDS)
-        check(m >= 1, "m", "a number of neurons, 1 or more", m)
+        check_count("m", m, "a number of neurons, 1 or more")
         if norms is not None:
             check(kind == "manifold", "norms", "None unless kind is 'manifold'", norms)
+            check_tensor("norms", norms)
             check(norms.shape == (m,), "norms", f"shape ({m},)", norms)
+            check_same_kind("norms", norms, problem.x)
         self.problem, self.m, self.kind, self.norms = problem, m, kind, norms
         x = problem.x
         n, d = x.shape
         self._rule = IN_PLACE[problem.activation]
         # Not torch.bool: PyTorch turns int8 into floating point ten times as fast.
         kept_dtype = torch.int8 if self._rule.homogeneous else x.dtype
-        self.chunk = chunk or _default_chunk(n, m, x, kept_dtype)
-        check(min(self.chunk) >= 1, "chunk", "numbers of samples and neurons, 1 or more", chunk)
+        self.chunk = _default_chunk(n, m, x, kept_dtype) if chunk is None else chunk
+        numbers = isinstance(self.chunk, tuple | list) and [isinstance(size, int) and size >= 1 for size in self.chunk]
+        check(numbers == [True, True], "chunk", "numbers of samples and neurons, 1 or more", chunk)
         samples, neurons = min(self.chunk[0], n), min(self.chunk[1], m)
         self._kept = x.new_empty(m * samples, dtype=kept_dtype)
         self._work = x.new_empty(neurons * samples)
@@ -274,8 +289,16 @@ def slices(length: int, step: int) -> Iterator[slice]:
         yield slice(start, min(start + step, length))
 
 
+def count_of(a: Tensor) -> int:
+    """How many neurons have these output weights."""
+    check_rank("a", a, (1,), "(m,)")
+    check_not_empty("a", a)
+    return len(a)
+
+
 def check_problem(problem: Problem) -> None:
     """Raise unless shapes, dtypes and options of a problem fit together."""
+    check_type("problem", problem, Problem, "a Problem")
     x, y, sigma, loss, activation = problem
     check_floating("x", x)
     check_rank("x", x, (2,), "(n, d)")
@@ -288,13 +311,6 @@ def check_problem(problem: Problem) -> None:
     check(sigma.shape == (d, d), "sigma", f"shape ({d}, {d})", sigma)
     check_choice("loss", loss, LOSSES)
     check_choice("activation", activation, ACTIVATIONS)
-
-
-def check_same_kind(argument: str, tensor: Tensor, x: Tensor) -> None:
-    """Raise ``TypeError`` unless a tensor has the dtype of the problem's inputs."""
-    check_floating(argument, tensor)
-    if tensor.dtype != x.dtype:
-        raise TypeError(f"{argument}: expected {x.dtype}, as the inputs have, got {tensor.dtype}")
 
 
 def _default_chunk(n: int, m: int, x: Tensor, kept: torch.dtype) -> Chunk:

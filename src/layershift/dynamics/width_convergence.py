@@ -15,12 +15,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from layershift._checks import check
+from layershift._checks import check, check_choice, check_count, check_number, check_seed, check_type
 from layershift.dynamics.flows import flow
 from layershift.dynamics.losses import activate
-from layershift.dynamics.mean_field import Ground, particle_wasserstein
+from layershift.dynamics.mean_field import GROUNDS, Ground, particle_wasserstein
 from layershift.dynamics.metric import to_ellipsoid
-from layershift.dynamics.velocities import Problem
+from layershift.dynamics.velocities import Problem, check_problem
 
 Draw = Callable[[int, int], tuple[Tensor, Tensor]]
 """Width and seed to a start: a of shape `(m,)`, b of shape `(m, d)`."""
@@ -90,8 +90,21 @@ def convergence_in_width(
         ValueError: if there is no width, or a time is negative.
         ModuleNotFoundError: if POT is not installed.
     """
-    check(len(widths) > 0, "widths", "at least one width", "none")
-    check(len(times) > 0 and min(times) >= 0, "times", "times from 0 on", times)
+    check_problem(problem)
+    check_choice("ground", ground, GROUNDS)
+    check_type("draw", draw, Callable, "a function of width and seed")  # type: ignore[arg-type]
+    check_type("widths", widths, Sequence, "at least one width")
+    check(len(widths) > 0, "widths", "at least one width", widths)
+    for width in widths:
+        check_count("widths", width)
+    check_type("times", times, Sequence, "times from 0 on")
+    check(len(times) > 0, "times", "times from 0 on", times)
+    for time in times:
+        check_number("times", time, "times from 0 on", least=0)
+    check_type("seeds", seeds, Iterable, "seeds")
+    seeds = tuple(seeds)
+    for seed in seeds:
+        check_seed("seeds", seed)
     at = torch.tensor(sorted({0.0, *times}), dtype=problem.x.dtype)
     places = [int(torch.searchsorted(at, time)) for time in times]
 

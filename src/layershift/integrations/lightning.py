@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from layershift._checks import import_extra
+from layershift._checks import check_type, import_extra
 from layershift.integrations.session import Session
 from layershift.monitor import Monitor
 
@@ -45,6 +45,7 @@ class LightningMonitor(Callback):
     """
 
     def __init__(self, *, module: str | None = None, loss: bool = True, **options: Any) -> None:
+        check_type("module", module, (str, type(None)), "the name of an attribute, or None")
         self.module, self.loss = module, loss
         self._session = Session(options)
         self._losses: list[Tensor] = []

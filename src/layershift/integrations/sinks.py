@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from layershift._checks import check_patterns, check_type
 from layershift.monitor import Record
 from layershift.monitor.alarm import Alarm
 
@@ -71,6 +72,9 @@ class Selection:
         stderr: bool = False,
         prefix: str = "",
     ) -> None:
+        check_patterns("layers", layers)
+        check_patterns("measures", measures)
+        check_type("prefix", prefix, str, "text")
         self.layers, self.measures = _patterns(layers), _patterns(measures)
         self.units, self.stderr, self.prefix = units, stderr, prefix
 

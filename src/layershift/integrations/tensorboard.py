@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layershift._checks import check, import_extra
+from layershift._checks import check, check_path, import_extra
 from layershift.integrations.sinks import ScalarSink, Selection, sentence_of
 from layershift.monitor import Record
 from layershift.monitor.alarm import Alarm
@@ -54,6 +54,8 @@ class TensorBoardSink(ScalarSink):
         prefix: str = "",
     ) -> None:
         check((log_dir is None) != (writer is None), "log_dir", "a folder, or else a writer", log_dir)
+        if log_dir is not None:
+            check_path("log_dir", log_dir)
         super().__init__(Selection(layers=layers, measures=measures, units=units, stderr=stderr, prefix=prefix))
         import_extra("tensorboard", extra="tensorboard")
         self._log_dir, self._writer, self._owns_writer = log_dir, writer, writer is None

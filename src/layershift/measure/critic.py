@@ -14,7 +14,17 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from layershift._checks import accumulation_dtype, check, check_choice, check_floating, check_not_empty
+from layershift._checks import (
+    accumulation_dtype,
+    check,
+    check_choice,
+    check_count,
+    check_floating,
+    check_not_empty,
+    check_number,
+    check_seed,
+    check_type,
+)
 from layershift._seeds import derive_seed
 from layershift.measure.stacked import StackedCritics
 
@@ -84,23 +94,18 @@ class Critic:
     def __post_init__(self) -> None:
         check_choice("lipschitz", self.lipschitz, ("clip", "spectral", "penalty"))
         check_choice("activation", self.activation, ("sigmoid", "linear"))
-        check(self.steps >= 0, "steps", "a number of updates, 0 or more", self.steps)
-        check(self.batch_size >= 1, "batch_size", "a number of pairs, 1 or more", self.batch_size)
-        check(self.clip > 0, "clip", "a positive number", self.clip)
-        check(
-            self.learning_rate is None or self.learning_rate > 0,
-            "learning_rate",
-            "a positive number",
-            self.learning_rate,
-        )
-        even = self.lipschitz != "spectral" or all(width % 2 == 0 for width in self.widths)
-        check(
-            len(self.widths) > 0 and min(self.widths) > 0 and even,
-            "widths",
-            "positive numbers, even for 'spectral'",
-            self.widths,
-        )
-        check(0 <= self.holdout < 1, "holdout", "a share in [0, 1)", self.holdout)
+        check_count("steps", self.steps, "a number of updates, 0 or more", least=0)
+        check_count("batch_size", self.batch_size, "a number of pairs, 1 or more")
+        check_number("clip", self.clip, "a positive number", above=0)
+        if self.learning_rate is not None:
+            check_number("learning_rate", self.learning_rate, "a positive number", above=0)
+        check_number("penalty_weight", self.penalty_weight, "a number, 0 or more", least=0)
+        check_seed("seed", self.seed)
+        check_type("widths", self.widths, (tuple, list), "positive numbers, even for 'spectral'")
+        whole = len(self.widths) > 0 and all(isinstance(width, int) and width > 0 for width in self.widths)
+        even = whole and (self.lipschitz != "spectral" or all(width % 2 == 0 for width in self.widths))
+        check(even, "widths", "positive numbers, even for 'spectral'", self.widths)
+        check_number("holdout", self.holdout, "a share in [0, 1)", least=0, below=1)
 
 
 class CriticDistance(NamedTuple):
@@ -141,12 +146,17 @@ def critic_distances(pairs: Sequence[tuple[Tensor, Tensor]], critic: Critic | No
         >>> float(still.value), bool(moved.value > 0)
         (0.0, True)
     """
+    check_type("critic", critic, (Critic, type(None)), "a Critic, or None")
     critic = Critic() if critic is None else critic
+    check_type("pairs", pairs, (list, tuple), "samples now and before, for each layer")
+    for pair in pairs:
+        check(isinstance(pair, tuple | list) and len(pair) == 2, "pairs", "samples now and before", type(pair).__name__)
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, (x, y) in enumerate(pairs):
         check_floating("x", x)
         check(x.dim() in (2, 4), "x", "samples of shape (N, d) or (N, C, H, W)", x)
         check_not_empty("x", x)
+        check_floating("y", y)
         check(x.shape == y.shape, "y", f"the same inputs' samples, shape {tuple(x.shape)}", y)
         groups.setdefault((x.shape, accumulation_dtype(x), x.device), []).append(i)
     found: dict[int, CriticDistance] = {}

@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from layershift._checks import accumulation_dtype, check, check_floating, check_not_empty, check_rank
+from layershift._checks import (
+    accumulation_dtype,
+    check,
+    check_count,
+    check_floating,
+    check_not_empty,
+    check_number,
+    check_rank,
+    check_tensor,
+)
 from layershift.functional.label_distance import label_distribution
 from layershift.functional.label_transport import LabelMethod, label_transport, method_words, resolve_method
 from layershift.measure.estimate import Estimate
@@ -65,9 +74,9 @@ class LabelTransport(Metric):
     ) -> None:
         super().__init__(**kwargs)
         self._equal = resolve_method(method, cost) == "equal"
-        check(eps > 0, "eps", "a positive number", eps)
-        check(max_iter >= 1, "max_iter", "a number of iterations, 1 or more", max_iter)
-        check(tol >= 0, "tol", "a number, 0 or more", tol)
+        check_number("eps", eps, "a positive number", above=0)
+        check_count("max_iter", max_iter, "a number of iterations, 1 or more")
+        check_number("tol", tol, "a number, 0 or more", least=0)
         self.method, self.eps, self.max_iter, self.tol = method, eps, max_iter, tol
         self.register_buffer("cost", None if cost is None else cost.detach(), persistent=False)
         # Samples with a label, their distances, the squares of these, samples not converged, samples without a label.
@@ -84,7 +93,9 @@ class LabelTransport(Metric):
         check_floating("p", p)
         check_rank("p", p, (2,), "(N, K)")
         check_not_empty("p", p)
-        check(isinstance(target, Tensor) and target.shape == p.shape, "target", f"shape {tuple(p.shape)}", target)
+        check_tensor("target", target)
+        check(not target.is_complex(), "target", "truth values or numbers", str(target.dtype))
+        check(target.shape == p.shape, "target", f"shape {tuple(p.shape)}", target)
         if self.cost is not None:
             check(p.shape[1] == len(self.cost), "p", f"{len(self.cost)} labels, as the cost has", p)
         p, target = p.detach().to(accumulation_dtype(p)), target.detach().to(accumulation_dtype(p))

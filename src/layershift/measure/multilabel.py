@@ -10,7 +10,16 @@ from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
-from layershift._checks import check, check_choice, check_floating, check_not_empty, check_rank
+from layershift._checks import (
+    check,
+    check_choice,
+    check_count,
+    check_floating,
+    check_not_empty,
+    check_number,
+    check_rank,
+    check_tensor,
+)
 from layershift.measure.estimate import Estimate
 
 ClassF1: TypeAlias = Literal["mean_of_f1", "f1_of_means"]
@@ -91,7 +100,8 @@ class MultiLabelScores(Metric):
 
     def __init__(self, num_labels: int, *, threshold: float = 0.5, cf1: ClassF1 = "mean_of_f1", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check(num_labels >= 1, "num_labels", "a number of labels, 1 or more", num_labels)
+        check_count("num_labels", num_labels, "a number of labels, 1 or more")
+        check_number("threshold", threshold)
         check_choice("cf1", cf1, ("mean_of_f1", "f1_of_means"))
         self.num_labels, self.threshold, self.cf1 = num_labels, threshold, cf1
         # Samples that match, samples, NaN among the scores, and the sums of squares that the error of OF1 needs.
@@ -115,7 +125,9 @@ class MultiLabelScores(Metric):
         check(scores.shape[1] == self.num_labels, "scores", f"{self.num_labels} labels", scores)
         predictions = scores > self.threshold if predictions is None else predictions
         for argument, sets in (("targets", targets), ("predictions", predictions)):
-            right = isinstance(sets, Tensor) and sets.shape == scores.shape
+            check_tensor(argument, sets)
+            check(not sets.is_complex(), argument, "truth values or 0 and 1", str(sets.dtype))
+            right = sets.shape == scores.shape
             check(right, argument, f"shape {tuple(scores.shape)}", sets)
         if self.sums.device != scores.device:
             self.to(scores.device)

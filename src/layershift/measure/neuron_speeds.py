@@ -12,7 +12,7 @@ directions in which the inputs are small.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
-from layershift._checks import accumulation_dtype, check
+from layershift._checks import accumulation_dtype, check, check_count, check_number, check_type
 from layershift.capture import LayerSelector, select_layers
 from layershift.measure.estimate import Estimate
 from layershift.nn.structure import channels, normalized_layers
@@ -127,7 +127,9 @@ class Speeds:
     def __init__(
         self, *, lr: float | torch.optim.Optimizer = 1.0, layers: LayerSelector = "*", num_units: int = 8
     ) -> None:
-        check(num_units >= 0, "num_units", "a number of neurons, 0 or more", num_units)
+        check_count("num_units", num_units, "a number of neurons, 0 or more", least=0)
+        check_type("layers", layers, (str, type, Sequence), "a pattern, a module class, or a sequence of them")
+        _rates(lr)
         self.lr, self.layers, self.num_units = lr, layers, num_units
         self._pairs: dict[str, str] = {}
         self._before: dict[str, Tensor] = {}
@@ -175,7 +177,7 @@ def _estimates(numbers: Mapping[str, tuple[Tensor | None, str, str]], units: Ten
 
 def _pairs(model: nn.Module, layers: LayerSelector) -> dict[str, str]:
     """Layers and the normalisers that follow them."""
-    modules, chosen = dict(model.named_modules()), select_layers(model, layers)
+    chosen, modules = select_layers(model, layers), dict(model.named_modules())
     found = {name: norm for name, norm in normalized_layers(model).items() if name in chosen}
     found = {name: norm for name, norm in found.items() if _weight(modules[name]) is not None}
     check(bool(found), "layers", "linear layers or convolutions that a normaliser follows", repr(layers))
@@ -219,7 +221,7 @@ def _speeds(
 def _rates(lr: float | torch.optim.Optimizer) -> Callable[[Tensor], Any]:
     """The rate at which a parameter learns; None if the optimiser does not know it."""
     if not isinstance(lr, torch.optim.Optimizer):
-        check(lr > 0, "lr", "a positive number or an optimiser", lr)
+        check_number("lr", lr, "a positive number or an optimiser", above=0)
         return lambda _: lr
     known = {id(p): group["lr"] for group in lr.param_groups for p in group["params"]}
     return lambda weight: known.get(id(weight))

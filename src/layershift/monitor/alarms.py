@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from layershift._checks import check, fail
+from layershift._checks import check_count, check_type, fail
 from layershift.monitor.alarm import ADVICE, Alarm
 from layershift.monitor.rules import Limits, Normal, Rule, default_rules
 from layershift.monitor.store import Record, Store
@@ -68,7 +68,8 @@ class Alarms:
     def __init__(self, rules: Iterable[Rule] | None = None, *, action: Action = "warn", learn: int = 20) -> None:
         if not callable(action) and action not in ("warn", "stop"):
             fail("action", "'warn', 'stop' or a function", repr(action))
-        check(learn >= 1, "learn", "a number of measured steps, 1 or more", learn)
+        check_count("learn", learn, "a number of measured steps, 1 or more")
+        check_type("rules", rules, (Iterable, type(None)), "rules such as Threshold(…) or Learned(…)")
         self.rules = default_rules() if rules is None else list(rules)
         for rule in self.rules:
             if not hasattr(rule, "limits") or isinstance(rule, type):

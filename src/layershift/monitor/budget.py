@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from layershift._checks import check
+from layershift._checks import check_number
 
 _FREE_SECONDS = 1.0
 
@@ -51,7 +51,8 @@ class Budget:
     """
 
     def __init__(self, share: float | None) -> None:
-        check(share is None or 0 < share <= 1, "budget", "a share of time in (0, 1], or None", share)
+        if share is not None:
+            check_number("budget", share, "a share of time in (0, 1], or None", above=0, most=1)
         self.share = share
         self._begin: float | None = None
         self._seconds = 0.0  # of finished steps

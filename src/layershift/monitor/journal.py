@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from layershift._checks import check_choice
+from layershift._checks import check_choice, check_type
 from layershift.monitor.alarms import Alarms, StopTraining
 from layershift.monitor.metrics import distributed
 from layershift.monitor.sink import Sink, Sinks
@@ -33,8 +34,10 @@ class Journal:
         if isinstance(alarms, str):
             check_choice("alarms", alarms, ("warn", "stop"))
             alarms = Alarms(action=alarms)
+        check_type("alarms", alarms, (Alarms, type(None)), "'warn', 'stop', Alarms or None")
         self._alarms = Alarms([]) if alarms is None else alarms
         self._owned = not isinstance(store, Store)
+        check_type("store", store, (str, PathLike, Store, type(None)), "a path, a Store, or None")
         if not isinstance(store, Store):
             store = Store(":memory:" if store is None or not _first() else store)
             self._alarms.replay(store)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from layershift._checks import check, check_choice
+from layershift._checks import check, check_choice, check_count, check_type
 from layershift.capture import LayerSelector, capture, select_layers
 from layershift.monitor.alarms import Alarms, StopTraining
 from layershift.monitor.budget import Budget, Cost
@@ -89,12 +90,16 @@ class Monitor:
         alarms: Alarms | Literal["warn", "stop"] | None = "warn",
         sinks: Sequence[Sink] = (),
     ) -> None:
+        check_type("model", model, nn.Module, "a module")
         check_choice("on", on, ("batch", "probe"))
-        check(every >= 1, "every", "a number of steps, 1 or more", every)
+        check_type("measures", measures, Sequence, "a sequence of measures")
+        check_count("every", every, "a number of steps, 1 or more")
         check(not isinstance(measures, str) and len(measures) > 0, "measures", "a sequence of measures", repr(measures))
         check(
             (probe is not None) == (on == "probe"), "probe", 'a batch if and only if on="probe"', type(probe).__name__
         )
+        batches = (Tensor, Sequence, Mapping, type(None)) if not isinstance(probe, str) else ()
+        check_type("probe", probe, batches, "a tensor, a tuple of arguments, or a mapping of keyword arguments")
         if on == "batch":
             check(not is_compiled(model), "on", "'probe' for a compiled model, which runs no new hooks", "'batch'")
         self.every = every
@@ -252,6 +257,7 @@ class Monitor:
 
     def _due(self, step: int) -> bool:
         """Whether this step is one to measure; ranks agree, because measures are reduced over them."""
+        check_type("step", step, Integral, "a whole number")
         if step % self.every:
             return False
         allowed, stop = self._budget.allows(), self._journal.stop is not None

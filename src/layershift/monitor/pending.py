@@ -86,7 +86,7 @@ class Pending:
 
 
 def _listed(tensor: Tensor) -> list[float]:
-    numbers = tensor.tolist()
+    numbers = (tensor if tensor.is_floating_point() else tensor.double()).tolist()
     return numbers if isinstance(numbers, list) else [numbers]
 
 
@@ -114,13 +114,13 @@ def _records(flight: _Flight) -> Iterator[Record]:
     if flight.buffer is not None:
         copied = flight.buffer.tolist()
         numbers = numbers | {tensor: copied[place] for tensor, place in flight.places.items()}
-    known: dict[tuple[str, int], list[Any]] = {}  # many records share one tensor of sample sizes
+    known: dict[tuple[str, int], Sequence[Any]] = {}  # many records share one tensor of sample sizes
     for shared, units, tensors in flight.rows:
         columns: dict[str, Sequence[Any]] = {"unit": units}
         for field, tensor in tensors.items():
             key = (field, id(tensor))
             if key not in known:
-                known[key] = [_number(field, number) for number in numbers[id(tensor)]]
+                known[key] = _known(field, numbers[id(tensor)])
             columns[field] = known[key]
         # A field's number for each unit, or what all share: built by position, since there may be a thousand a step.
         alike = zip(Record._fields, shared, strict=True)
@@ -128,10 +128,10 @@ def _records(flight: _Flight) -> Iterator[Record]:
         yield from map(Record._make, zip(*fields, strict=True))
 
 
-def _number(field: str, number: float) -> float | None:
+def _known(field: str, numbers: list[float]) -> Sequence[float | None]:
     """The value alone may be NaN: of others, NaN says that they are not known."""
     if field == "value":
-        return float(number)
-    if number != number:
-        return None
-    return int(number) if field == "n" else float(number)
+        return numbers
+    if field == "n":
+        return [None if number != number else int(number) for number in numbers]
+    return [None if number != number else number for number in numbers]

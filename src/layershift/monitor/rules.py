@@ -6,9 +6,10 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-from layershift._checks import check, check_choice
+from layershift._checks import check, check_choice, check_count, check_number, check_type
 from layershift.monitor.store import Record
 
 Direction: TypeAlias = Literal["above", "below"]
@@ -110,9 +111,13 @@ class Threshold:
     applies: Callable[[Record], bool] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("measure", "kind"):
+            check_type(name, getattr(self, name), str, "a name")
+        for name in ("above", "below"):
+            check_type(name, getattr(self, name), (Real, type(None)), "a number, or None")
         given = [limit for limit in (self.above, self.below) if limit is not None and not math.isnan(limit)]
         check(len(given) == 1, "above, below", "a number for one of them", (self.above, self.below))
-        check(self.patience >= 1, "patience", "a number of steps, 1 or more", self.patience)
+        check_count("patience", self.patience, "a number of steps, 1 or more")
 
     @property
     def direction(self) -> Direction:
@@ -184,13 +189,16 @@ class Learned:
     applies: Callable[[Record], bool] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("measure", "kind"):
+            check_type(name, getattr(self, name), str, "a name")
         check_choice("direction", self.direction, ("above", "below"))
         check_choice("scale", self.scale, ("log", "linear"))
         smallest, word = (1, "a factor above 1") if self.scale == "log" else (0, "a positive difference")
-        check(self.least > smallest, "least", word, self.least)
-        check(self.sigmas >= 0, "sigmas", "a number, 0 or more", self.sigmas)
-        check(self.patience >= 1, "patience", "a number of steps, 1 or more", self.patience)
-        check(self.learn is None or self.learn >= 1, "learn", "a number of steps, 1 or more, or None", self.learn)
+        check_number("least", self.least, word, above=smallest)
+        check_number("sigmas", self.sigmas, "a number, 0 or more", least=0)
+        check_count("patience", self.patience, "a number of steps, 1 or more")
+        if self.learn is not None:
+            check_count("learn", self.learn, "a number of steps, 1 or more, or None")
 
     def concerns(self, record: Record) -> bool:
         """Whether `applies` says so."""

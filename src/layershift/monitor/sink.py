@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from layershift._checks import check_type
 from layershift.monitor.store import Record
 
 
@@ -57,6 +58,7 @@ class Sinks:
     """
 
     def __init__(self, sinks: Sequence[Sink] = ()) -> None:
+        check_type("sinks", sinks, (list, tuple), "a sequence of sinks")
         for sink in sinks:
             if not isinstance(sink, Sink) or isinstance(sink, type):
                 raise TypeError(f"sinks: expected objects with write(records) and close(), got {_name(sink)}")

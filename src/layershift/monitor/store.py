@@ -14,7 +14,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
-from layershift._checks import import_extra
+from layershift._checks import check, check_path, check_type, import_extra
 from layershift.monitor.alarm import Alarm
 from layershift.monitor.database import StoreError as StoreError
 from layershift.monitor.database import check_whole, open_to_read, open_to_write
@@ -89,6 +89,7 @@ class Store:
     """
 
     def __init__(self, path: str | Path, *, read_only: bool = False) -> None:
+        check_path("path", path)
         self.path = Path(path)
         self._read_only = read_only
         self._ids: dict[tuple[object, ...], int] = {}
@@ -104,6 +105,7 @@ class Store:
             StoreError: if they cannot be written (disk full, locked, opened for reading); older records stay.
         """
         self._check_writable()
+        check_type("records", records, Iterable, "records")
         with self._errors("written (what was recorded before is kept)"), self._transaction():
             self._connection.executemany(
                 "INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(self._row, records)
@@ -128,8 +130,9 @@ class Store:
             StoreError: if it cannot be written.
         """
         self._check_writable()
+        check_type("key", key, str, "a name")
         with self._errors("written (what was recorded before is kept)"), self._transaction():
-            self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value, default=str)))
+            self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, _json(value)))
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -205,11 +208,20 @@ class Store:
             return _typed(self._connection.execute(_SELECT.format(where=where), values).fetchall(), _TYPES)
 
     def _row(self, record: Record) -> tuple[object, ...]:
+        check_type("records", record, Record, "records")
         step, layer, measure, value, stderr, n, unit, lower, upper, name, units = record
         where, how = (layer, unit, measure), (name, units)  # of three and of two: no two keys are equal
-        series = self._ids.get(where) or self._id("series", "layer = ? AND unit IS ? AND measure = ?", where)
-        estimator = self._ids.get(how) or self._id("estimator", "name = ? AND units = ?", how)
-        return series, int(step), float(value), stderr, n, lower, upper, estimator
+        try:
+            if where not in self._ids or how not in self._ids:
+                check(all(isinstance(x, str) for x in (layer, measure, *how)), "records", "names that are text", record)
+                check_type("records", unit, (int, type(None)), "units that are whole numbers, or None")
+            series = self._ids.get(where) or self._id("series", "layer = ? AND unit IS ? AND measure = ?", where)
+            estimator = self._ids.get(how) or self._id("estimator", "name = ? AND units = ?", how)
+            error, low, high = (None if x is None else float(x) for x in (stderr, lower, upper))
+            n = n if n is None or isinstance(n, int) else float(n)
+            return series, int(step), float(value), error, n, low, high, estimator
+        except (TypeError, ValueError) as wrong:  # SQLite would take text for a number, and it could not be read again
+            raise TypeError(f"records: expected names, and numbers or None, got {record}") from wrong
 
     def _id(self, table: str, condition: str, values: tuple[object, ...]) -> int:
         """The number of a series or estimator, made if it is new; SQLite counts from 1."""
@@ -248,10 +260,17 @@ class Store:
     def _errors(self, verb: str) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, OverflowError, UnicodeError) as error:  # numbers or text that SQLite has not
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
                 raise StoreError(f"{self.path}: not a layershift store ({error})") from error
             raise StoreError(f"{self.path}: could not be {verb}: {error}") from error
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, default=str)
+    except (TypeError, ValueError, RecursionError):  # keys that are no text, or a list that holds itself
+        return json.dumps(str(value))
 
 
 def _typed(rows: list[tuple[Any, ...]], types: Sequence[_Types]) -> list[tuple[Any, ...]]:
@@ -284,6 +303,7 @@ def open_store(path: str | Path) -> Store:
         ...
         layershift.monitor.database.StoreError: nowhere/run.db: no such file
     """
+    check_path("path", path)
     path = Path(path)
     return Store(path / "run.db" if path.is_dir() else path, read_only=True)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from layershift._checks import check
+from layershift._checks import check, check_count, check_floating, check_items, check_type
 
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -27,6 +27,7 @@ class ScalarBias(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shift."""
+        check_floating("x", x)
         return x + self.bias
 
 
@@ -44,6 +45,7 @@ class ScalarScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale."""
+        check_floating("x", x)
         return x * self.scale
 
 
@@ -73,8 +75,8 @@ def fixup_factor(num_branches: int, depth: int) -> float:
         >>> fixup_factor(25, 2), fixup_factor(16, 3)
         (0.2, 0.5)
     """
-    check(num_branches >= 1, "num_branches", "at least one", num_branches)
-    check(depth >= 2, "depth", "at least two layers in a branch", depth)
+    check_count("num_branches", num_branches, "at least one")
+    check_count("depth", depth, "at least two layers in a branch", least=2)
     return float(num_branches ** (-1 / (2 * depth - 2)))
 
 
@@ -103,6 +105,10 @@ def fixup_init(branches: Iterable[nn.Module], classifier: nn.Linear) -> None:
         >>> branch(torch.randn(1, 4)).abs().max().item()
         0.0
     """
+    check_type("branches", branches, Iterable, "modules, one a branch")
+    branches = list(branches)
+    check_items("branches", branches, nn.Module, "modules, one a branch")
+    check_type("classifier", classifier, nn.Linear, "a linear layer")
     layers = [[m for m in branch.modules() if isinstance(m, _WEIGHTED)] for branch in branches]
     check(bool(layers), "branches", "at least one residual branch", "none")
     for branch in layers:
@@ -135,4 +141,5 @@ def fixup_slow_parameters(model: nn.Module) -> list[str]:
         >>> fixup_slow_parameters(nn.Sequential(ScalarBias(), nn.Linear(3, 2), ScalarScale()))
         ['0.bias', '1.bias', '2.scale']
     """
+    check_type("model", model, nn.Module, "a module")
     return [name for name, _ in model.named_parameters() if name.rpartition(".")[2] in ("bias", "scale")]

@@ -10,7 +10,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from layershift._autograd import is_recomputed
-from layershift._checks import check, check_choice, check_floating, check_not_empty, check_rank
+from layershift._checks import (
+    check,
+    check_choice,
+    check_count,
+    check_device,
+    check_dtype,
+    check_floating,
+    check_not_empty,
+    check_number,
+    check_rank,
+)
 from layershift.functional.normalize import Pooling, batch_norm_rows, pool_samples
 from layershift.functional.rows import Normalized
 from layershift.functional.unitize import Divisor, Form, Over, unitization_rows
@@ -25,6 +35,25 @@ class _RunningNorm(_NormBase):
 
     _ranks: ClassVar[tuple[int, ...]]
     _shape: ClassVar[str]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> None:
+        check_count("num_features", num_features, "a number of channels, 1 or more")
+        check_number("eps", eps)  # whether it is positive `forward` asks, as in PyTorch
+        if momentum is not None:
+            check_number("momentum", momentum, "a number in [0, 1], or None", least=0, most=1)
+        check_device("device", device)
+        check_dtype("dtype", dtype)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, **options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise a batch.
@@ -121,10 +150,13 @@ class _Unitization(_RunningNorm):
         check_choice("alpha_constraint", alpha_constraint, (None, "clamp", "sigmoid"))
         check_choice("over", over, ("sample", "position"))
         check_choice("form", form, ("practical", "bounded"))
-        good = divisor in ("paper", "elements") if isinstance(divisor, str) else divisor > 0
-        check(good, "divisor", "'paper', 'elements' or a positive number", repr(divisor))
-        free = alpha_constraint is None and form == "practical"
-        check(free or 0 <= alpha_init <= 1, "alpha_init", "a number in [0, 1]", alpha_init)
+        known = divisor if isinstance(divisor, str) else "paper"
+        check(known in ("paper", "elements"), "divisor", "'paper', 'elements' or a positive number", repr(divisor))
+        if not isinstance(divisor, str):
+            check_number("divisor", divisor, "'paper', 'elements' or a positive number", above=0)
+        check_number("alpha_init", alpha_init)
+        if alpha_constraint is not None or form != "practical":
+            check_number("alpha_init", alpha_init, "a number in [0, 1]", least=0, most=1)
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
         if not bias:
             self.register_parameter("bias", None)

@@ -8,7 +8,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from layershift._checks import accumulation_dtype, check, check_choice, check_floating, check_not_empty
+from layershift._checks import (
+    accumulation_dtype,
+    check,
+    check_choice,
+    check_count,
+    check_floating,
+    check_generator,
+    check_not_empty,
+    check_number,
+)
 from layershift.functional.per import per, per_joint
 from layershift.functional.synchronize import world_size
 
@@ -127,7 +136,8 @@ class PER(LayerPenalty):
         check_choice("mode", mode, ("exact", "projections"))
         check_choice("reduction", reduction, ("mean", "sum"))
         check_choice("sample", sample, ("image", "position", "step"))
-        check(num_projections >= 1, "num_projections", "at least 1", num_projections)
+        check_count("num_projections", num_projections, "at least 1")
+        check_generator("generator", generator)
         self.mode: Literal["exact", "projections"] = mode
         self.num_projections = num_projections
         self.reduction = reduction
@@ -187,7 +197,7 @@ class ActivationPenalty(LayerPenalty):
 
     def __init__(self, p: float, *, reduction: Literal["mean", "sum", "total"] = "mean") -> None:
         super().__init__()
-        check(p > 0, "p", "a positive number", p)
+        check_number("p", p, "a positive number", above=0)
         check_choice("reduction", reduction, ("mean", "sum", "total"))
         self.p = p
         self.reduction = reduction

@@ -8,7 +8,15 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from layershift._checks import check, check_choice, check_floating, check_rank
+from layershift._checks import (
+    check,
+    check_choice,
+    check_count,
+    check_floating,
+    check_not_empty,
+    check_number,
+    check_rank,
+)
 from layershift.functional.recurrent import Affine, Moments, lstm_steps
 
 State: TypeAlias = tuple[Tensor, Tensor]
@@ -42,7 +50,9 @@ class VariationalDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop features of (T, B, F), one mask of (B, F) for all T."""
+        check_floating("x", x)
         check_rank("x", x, (3,), "(T, B, F)")
+        check_not_empty("x", x)
         return x * dropout_mask(x[0], self.p) if self.training and self.p else x
 
     def extra_repr(self) -> str:
@@ -52,7 +62,7 @@ class VariationalDropout(nn.Module):
 
 def check_probability(argument: str, p: float) -> float:
     """Return a share that dropout can have, or raise."""
-    check(0 <= p < 1, argument, "a number in [0, 1)", p)
+    check_number(argument, p, "a number in [0, 1)", least=0, below=1)
     return p
 
 
@@ -113,8 +123,10 @@ class LSTMLayer(nn.Module):
         super().__init__()
         check_choice("norm", norm, ("batch", None))
         for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("steps", steps)):
-            check(value >= 1, name, "at least 1", value)
-        check(eps > 0, "eps", "a positive number", eps)
+            check_count(name, value, "at least 1")
+        check_number("eps", eps, "a positive number", above=0)
+        check_number("scale", scale)
+        check_number("momentum", momentum, "a number in [0, 1]", least=0, most=1)
         self.input_size, self.hidden_size, self.norm, self.steps = input_size, hidden_size, norm, steps
         self.recurrent_dropout = check_probability("recurrent_dropout", recurrent_dropout)
         self.eps, self.momentum = eps, momentum
@@ -123,7 +135,7 @@ class LSTMLayer(nn.Module):
         self.weight_hh = nn.Parameter(torch.empty(gates, hidden_size))
         self.bias = nn.Parameter(torch.empty(gates))
         for name, features in zip(PARTS, (gates, gates, hidden_size), strict=True) if norm else ():
-            self.register_parameter(f"{name}_scale", nn.Parameter(torch.full((features,), scale)))
+            self.register_parameter(f"{name}_scale", nn.Parameter(torch.full((features,), float(scale))))
             self.register_buffer(f"{name}_mean", torch.zeros(steps, features))
             self.register_buffer(f"{name}_var", torch.ones(steps, features))
         if norm:
@@ -176,7 +188,10 @@ class LSTMLayer(nn.Module):
         if self.norm and self.training:
             check(x.shape[1] > 1, "x", "at least two sequences, to normalise over them", x)
         shape = (x.shape[1], self.hidden_size)
+        pair = state is None or (isinstance(state, tuple | list) and len(state) == 2)
+        check(pair, "state", f"two tensors of shape {shape}, or None", type(state).__name__)
         for part in state or ():
+            check_floating("state", part)
             check(part.shape == shape, "state", f"two tensors of shape {shape}", part)
 
     def _normaliser(self, length: int, x: Tensor) -> tuple[Affine, tuple[Moments, Moments, Moments] | None]:

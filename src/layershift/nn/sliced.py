@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from layershift._checks import accumulation_dtype, check, check_choice
+from layershift._checks import accumulation_dtype, check_choice, check_count, check_generator, check_number
 from layershift.functional.epps_pulley import characteristic_distance, characteristic_function
 from layershift.functional.laplace import wasserstein_laplace
 from layershift.functional.sliced import directions
@@ -82,8 +82,9 @@ class SlicedWasserstein(LayerPenalty):
             check_choice("target", target, ("normal", "laplace"))
         check_choice("p", p, (1, 2))
         check_choice("sample", sample, ("image", "position", "step"))
-        check(num_projections >= 1, "num_projections", "at least 1", num_projections)
-        check(scale > 0, "scale", "a positive number", scale)
+        check_count("num_projections", num_projections, "at least 1")
+        check_number("scale", scale, "a positive number", above=0)
+        check_generator("generator", generator)
         self.target: Target = target
         self.p: Order = p
         self.num_projections, self.scale = num_projections, scale
@@ -184,9 +185,10 @@ class EppsPulley(LayerPenalty):
         super().__init__()
         check_choice("reduction", reduction, ("mean", "sum"))
         check_choice("sample", sample, ("image", "position", "step"))
-        check(num_projections >= 1, "num_projections", "at least 1", num_projections)
-        check(num_nodes >= 2, "num_nodes", "at least 2", num_nodes)
-        check(t_max > 0, "t_max", "a positive number", t_max)
+        check_count("num_projections", num_projections, "at least 1")
+        check_count("num_nodes", num_nodes, "at least 2", least=2)
+        check_number("t_max", t_max, "a positive number", above=0)
+        check_generator("generator", generator)
         self.num_projections, self.num_nodes, self.t_max = num_projections, num_nodes, t_max
         self.reduction: Literal["mean", "sum"] = reduction
         self.sample: SampleKind = sample

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layershift._checks import check, check_choice
+from layershift._checks import check, check_choice, check_type
 from layershift.nn.layer_state import layer_key, layer_name
 from layershift.nn.penalties import SampleKind
 
@@ -41,9 +41,13 @@ class RecordedTarget(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("sample", sample, ("image", "position", "step"))
+        check_type("layers", layers, (Mapping, type(None)), "directions and quantiles by the names of layers, or None")
         self.sample: SampleKind = sample
         self.layers = nn.ModuleDict()
-        for name, (directions, quantiles) in (layers or {}).items():
+        for name, kept in (layers or {}).items():
+            pair = isinstance(kept, tuple | list) and len(kept) == 2 and all(isinstance(part, Tensor) for part in kept)
+            check(pair, "layers", f"a pair of tensors for {name!r}", type(kept).__name__)
+            directions, quantiles = kept
             fits = directions.dim() == 2 and quantiles.dim() == 2 and len(directions) == len(quantiles)
             check(fits, "layers", f"directions (P, d) and quantiles (P, K) for {name!r}", directions)
             self.layers[layer_key(name)] = _Layer(directions, quantiles)

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from layershift._checks import accumulation_dtype, check, check_choice
+from layershift._checks import (
+    accumulation_dtype,
+    check,
+    check_choice,
+    check_count,
+    check_device,
+    check_dtype,
+    check_number,
+)
 from layershift.functional.synchronize import batch_sizes, gather_samples, world_size
 from layershift.functional.variance_constancy import group_rows, variance_constancy
 from layershift.nn.layer_state import layer_key, layer_name
@@ -75,15 +83,17 @@ class VarianceConstancy(LayerPenalty):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check(group_size >= 2, "group_size", "at least 2", group_size)
-        check(min_beta > 0, "min_beta", "a positive number", min_beta)
-        check(beta >= min_beta, "beta", f"at least min_beta, {min_beta}", beta)
+        check_count("group_size", group_size, "at least 2", least=2)
+        check_number("min_beta", min_beta, "a positive number", above=0)
+        check_number("beta", beta, f"at least min_beta, {min_beta}", least=min_beta)
         check_choice("sample", sample, ("image", "position", "step"))
+        check_device("device", device)
+        check_dtype("dtype", dtype)
         self.group_size, self.beta, self.min_beta = group_size, beta, min_beta
         self.sample: SampleKind = sample
         self.betas = nn.ParameterDict()
         if size is not None:
-            check(size >= 1, "size", "a number of units, 1 or more", size)
+            check_count("size", size, "a number of units, 1 or more")
             self._add("", torch.empty(size, device=device, dtype=dtype))
 
     def prepare(self, layers: Sequence[str], outputs: Mapping[str, Tensor] | None = None) -> None:

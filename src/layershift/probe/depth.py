@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from layershift._checks import check, check_floating
+from layershift._checks import check, check_count, check_floating, check_items, check_number, check_type
 from layershift.functional.label_distance import label_distribution
 from layershift.functional.label_transport import LabelMethod, label_transport, method_words, resolve_method
 from layershift.probe.outputs import LayerOutputs
@@ -88,6 +88,7 @@ def sample_distances(
         tensor([[0.1000],
                 [0.0000]])
     """
+    check_type("outputs", outputs, LayerOutputs, "LayerOutputs")
     a = outputs.distributions()
     targets = label_distribution(outputs.targets).expand(a.shape)
     return _distances(a, targets, cost, method, eps, max_iter)
@@ -130,9 +131,12 @@ def depth_table(
         conv: 0.50 ± 0.00, n = 2
         output: 0.10 ± 0.10, n = 2
     """
+    check_type("outputs", outputs, LayerOutputs, "LayerOutputs")
+    _check_options(cost, len(outputs.labels), eps, max_iter)
     if distances is None:
         distances = sample_distances(outputs, cost, method=method, eps=eps, max_iter=max_iter)
     expected = (len(outputs.layers), len(outputs.targets))
+    check_floating("distances", distances)
     check(tuple(distances.shape) == expected, "distances", f"shape {expected}", distances)
     words = method_words(resolve_method(method, cost), eps)
     return [DepthRow(name, *mean_of(row), words) for name, row in zip(outputs.layers, distances, strict=True)]
@@ -164,6 +168,7 @@ def epoch_table(
     References:
         "Towards interpreting deep neural networks via understanding layer behaviors", figure 6.
     """
+    _check_history(history)
     options = {"method": method, "eps": eps, "max_iter": max_iter}
     return [
         EpochRow(epoch, None, *row)
@@ -201,6 +206,7 @@ def adjacent_table(
         "Towards interpreting deep neural networks via understanding layer behaviors", figure 15.
     """
     rows = []
+    _check_history(history)
     words = method_words(resolve_method(method, cost), eps)
     for epoch, other in itertools.pairwise(sorted(history)):
         before, after = history[epoch], history[other]
@@ -228,9 +234,7 @@ def mean_of(distances: Tensor) -> tuple[float, float, int, int]:
 
 def _distances(a: Tensor, b: Tensor, cost: Tensor | None, method: LabelMethod, eps: float, max_iter: int) -> Tensor:
     """Distances between tables of shape `(L, N, K)`, all rows in blocks; NaN where a row is no distribution."""
-    if cost is not None:
-        check_floating("cost", cost)
-        check(tuple(cost.shape) == (a.shape[2],) * 2, "cost", f"shape {(a.shape[2],) * 2}, as there are labels", cost)
+    _check_options(cost, a.shape[2], eps, max_iter)
     equal = resolve_method(method, cost) == "equal"
     shape = a.shape[:2]
     found = a.new_full((shape[0] * shape[1],), torch.nan)
@@ -253,3 +257,16 @@ def _distances(a: Tensor, b: Tensor, cost: Tensor | None, method: LabelMethod, e
         text = f"{missed} of {len(known)} distances did not converge in {max_iter} iterations at eps={eps:g}"
         warnings.warn(f"{text}; raise max_iter or eps", RuntimeWarning, stacklevel=3)
     return found.view(shape)
+
+
+def _check_options(cost: Tensor | None, labels: int, eps: float, max_iter: int) -> None:
+    if cost is not None:
+        check_floating("cost", cost)
+        check(tuple(cost.shape) == (labels, labels), "cost", f"shape {(labels, labels)}, as there are labels", cost)
+    check_number("eps", eps, "a positive number", above=0)
+    check_count("max_iter", max_iter, "a number of iterations, 1 or more")
+
+
+def _check_history(history: Mapping[int, LayerOutputs]) -> None:
+    check_type("history", history, Mapping, "LayerOutputs by epoch")
+    check_items("history", history, LayerOutputs, "LayerOutputs by epoch")

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from layershift._checks import check, check_choice, check_floating, check_rank
+from layershift._checks import check, check_choice, check_count, check_floating, check_items, check_rank
 
 Kind: TypeAlias = Literal["easy", "hard", "confused", "other", "unknown"]
 KINDS: tuple[Kind, ...] = ("easy", "hard", "confused", "other", "unknown")
@@ -57,6 +57,8 @@ class Difficulty:
             Places of samples.
         """
         check_choice("kind", kind, KINDS)
+        if limit is not None:
+            check_count("limit", limit, "a number of samples, 0 or more, or None", least=0)
         key = {
             "easy": self.early + self.late,
             "hard": -(self.early + self.late),
@@ -127,6 +129,8 @@ def difficulty(
     check_rank("distances", distances, (2,), "(L, N)")
     n = len(distances)
     check(n >= 2, "distances", "two layers or more", distances)
+    check_items("quantiles", quantiles, (float, int), "two numbers between 0 and 1, the lower first")
+    check(len(quantiles) == 2, "quantiles", "two numbers between 0 and 1, the lower first", quantiles)
     low, high = quantiles
     check(0 <= low <= high <= 1, "quantiles", "two numbers between 0 and 1, the lower first", quantiles)
     check_choice("of", of, ("layers", "pooled"))
@@ -161,6 +165,7 @@ def _kind(known: bool, small: bool, large: bool, grows: bool) -> Kind:
 
 
 def _places(argument: str, places: Sequence[int], n: int) -> tuple[int, ...]:
+    check_items(argument, places, int, f"places of one layer or more, each from {-n} to {n - 1}")
     right = len(places) > 0 and all(-n <= place < n for place in places)
     check(right, argument, f"places of one layer or more, each from {-n} to {n - 1}", tuple(places))
     return tuple(place % n for place in places)

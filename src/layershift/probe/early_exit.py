@@ -9,7 +9,16 @@ from typing import Any, NamedTuple, Self, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from layershift._checks import check
+from layershift._checks import (
+    blaming,
+    check,
+    check_file,
+    check_floating,
+    check_items,
+    check_number,
+    check_rank,
+    check_type,
+)
 from layershift.probe.heads import InternalClassifiers
 from layershift.probe.outputs import Task, whole_file
 from layershift.probe.probe import Loss, Probe, load_state
@@ -58,14 +67,22 @@ def run_exits(steps: Iterable[Step], rule: ExitRule, x: Tensor, *, compact: floa
         ExitOutput(probabilities=tensor([[0.8000, 0.2000],
                 [0.2000, 0.3000]]), layer=tensor([0, 1]))
     """
+    check_type("steps", steps, Iterable, "functions, one a stage")
     steps = list(steps)
+    check(len(steps) > 0 and all(map(callable, steps)), "steps", "functions, one a stage", steps)
+    check_type("rule", rule, ExitRule, "an exit rule")
+    check_rank("x", x, range(1, x.dim() + 1) if isinstance(x, Tensor) else (), "(N, …)")
+    check_number("compact", compact, "a share from 0 to 1", least=0, most=1)
     rows = torch.arange(len(x), device=x.device)  # which sample a row of the batch is
     layer = torch.full_like(rows, len(steps) - 1)
     here = torch.ones_like(rows, dtype=torch.bool)  # whether a row of the batch has not left
     state: tuple[Tensor, ...] = ()
     found: Tensor | None = None
     for depth, step in enumerate(steps):
-        x, probabilities = step(x)
+        with blaming("x", "what the network takes"):
+            x, probabilities = step(x)
+        check_floating("steps", probabilities)
+        check_rank("steps", probabilities, (2,), "(N, K), the probabilities of a stage")
         found = probabilities.new_empty(len(layer), probabilities.shape[1]) if found is None else found
         labels = found.shape[1]
         check(probabilities.shape[1] == labels, "model", f"{labels} outputs, as the classifiers have", probabilities)
@@ -105,6 +122,11 @@ class FullDepth(nn.Module):
 
     def __init__(self, stages: Iterable[nn.Module], rule: ExitRule) -> None:
         super().__init__()
+        check_type("stages", stages, Iterable, "modules, one a stage")
+        stages = list(stages)
+        check_items("stages", stages, nn.Module, "modules, one a stage")
+        check(len(stages) > 0, "stages", "modules, one a stage", "none")
+        check_type("rule", rule, ExitRule, "an exit rule")
         self.stages, self.rule = nn.ModuleList(stages), rule
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,7 +197,8 @@ class EarlyExit(nn.Module):
         compact: float = 0.0,
     ) -> None:
         super().__init__()
-        check(0 <= compact <= 1, "compact", "a share from 0 to 1", compact)
+        check_number("compact", compact, "a share from 0 to 1", least=0, most=1)
+        check_type("rule", rule, ExitRule, "an exit rule")
         rule.check_task(task)
         self.rule, self.task, self.loss, self.compact = rule, task, loss, compact
         self.stages = exit_stages(model, classifiers, task=task, loss=loss, head=head, layers=layers)
@@ -276,6 +299,8 @@ class EarlyExit(nn.Module):
             FileNotFoundError: if there is no such file.
             ValueError: if the file is damaged or something else, or belongs to another architecture.
         """
+        check_file("path", path)
+        check_type("model", model, nn.Module, "a module")
         saved = load_state(Path(path), _FORMAT, torch.device("cpu"))
         state, names, below = saved["state"], saved["layers"], saved["below_head"]
         ends = [*names] if below is None else [*names, below]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layershift._checks import check, fail
+from layershift._checks import check, check_items, check_number, check_type, fail
 from layershift.measure.estimate import Estimate
 from layershift.measure.multilabel import MultiLabelResult, MultiLabelScores
 from layershift.probe.outputs import OUTPUT, LayerOutputs
@@ -97,6 +97,8 @@ def evaluate_exits(
         >>> round(float(exits.difference.value), 3), round(float(exits.difference.stderr), 3)
         (0.333, 0.333)
     """
+    check_type("outputs", outputs, LayerOutputs, "LayerOutputs")
+    check_type("rule", rule, ExitRule, "an exit rule")
     rule.check_task(outputs.task)
     outputs = at_layers(outputs, layers)
     labelled = outputs.targets.any(1)
@@ -130,6 +132,7 @@ def at_layers(outputs: LayerOutputs, layers: Sequence[str] | None) -> LayerOutpu
     """The outputs of some layers and of the network; all of them for None."""
     if layers is None:
         return outputs
+    check_items("layers", layers, str, "names of layers, in order of depth")
     names = [*(name for name in layers if name != OUTPUT), OUTPUT]
     for name in names:
         if name not in outputs.layers:
@@ -141,8 +144,11 @@ def at_layers(outputs: LayerOutputs, layers: Sequence[str] | None) -> LayerOutpu
 
 def cost_of_layers(layers: Sequence[str], costs: Mapping[str, float]) -> Tensor:
     """Costs in the order of layers, shape `(L,)`, float64."""
+    check_type("costs", costs, Mapping, "a cost for each layer, by its name")
     missing = [name for name in layers if name not in costs]
     check(not missing, "costs", "a cost for each layer", f"none for {', '.join(missing)}")
+    for name in layers:
+        check_number("costs", costs[name], "shares that grow with depth", least=0)
     values = [float(costs[name]) for name in layers]
     check(values[0] >= 0 and values == sorted(values), "costs", "shares that grow with depth", values)
     return torch.tensor(values, dtype=torch.float64)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from layershift._checks import check, check_choice, fail
+from layershift._checks import blaming, check, check_choice, check_count, check_items, check_type, fail
 from layershift.capture import capture, output_tensor
 from layershift.probe.heads import POOLS, Pool, pooled
 from layershift.probe.outputs import OUTPUT, TASKS, Task
@@ -76,6 +76,10 @@ class Extractor:
     output: bool = True
 
     def __post_init__(self) -> None:
+        check_type("model", self.model, nn.Module, "a module")
+        check_type("layers", self.layers, Mapping, "modules by their names")
+        check_items("layers", self.layers, nn.Module, "modules by their names")
+        check_count("num_labels", self.num_labels, "a number of labels, 1 or more")
         check_choice("task", self.task, TASKS)
         check_choice("pool", self.pool, POOLS)
 
@@ -102,7 +106,8 @@ class Extractor:
             feature = pooled(name, value, self.pool)
             features[name] = feature.clone() if feature.data_ptr() == value.data_ptr() else feature
 
-        with frozen(self.model), capture(self.layers, see):
+        taken = blaming("data", "inputs that the network takes")
+        with taken, frozen(self.model), capture(self.layers, see):
             result = output_tensor(OUTPUT, self.model(x.to(device_of(self.model), non_blocking=True)))
         for name in self.layers:
             if name not in features:
@@ -123,6 +128,7 @@ class Extractor:
             ValueError: if there is none, or as for one batch.
         """
         empty = True
+        check_type("data", data, Iterable, "batches (x, y)")
         for batch in data:
             x, y = pair(batch)
             if len(x) > 0:
@@ -135,7 +141,7 @@ class Extractor:
         return replace(self, layers={name: self.layers[name] for name in features.layers if name != OUTPUT})
 
 
-def pair(batch: Any) -> tuple[Tensor, Tensor]:
+def pair(batch: Any, argument: str = "data") -> tuple[Tensor, Tensor]:
     """A batch's inputs and labels.
 
     Raises:
@@ -143,7 +149,7 @@ def pair(batch: Any) -> tuple[Tensor, Tensor]:
     """
     if isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
         return batch[0], batch[1]
-    raise TypeError(f"data: expected batches (x, y) of two tensors, got {type(batch).__name__}")
+    raise TypeError(f"{argument}: expected batches (x, y) of two tensors, got {type(batch).__name__}")
 
 
 def label_table(y: Tensor, num_labels: int, task: Task) -> Tensor:

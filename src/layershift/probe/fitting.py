@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -10,12 +10,21 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from layershift._checks import check, check_choice, import_extra
+from layershift._checks import (
+    check,
+    check_choice,
+    check_count,
+    check_items,
+    check_number,
+    check_seed,
+    check_type,
+    import_extra,
+)
 from layershift._seeds import derive_seed
 from layershift.capture import LayerSelector, output_tensor
 from layershift.probe.cache import fingerprint, first_batch, keep_features
-from layershift.probe.features import Batches, Extractor, Features, device_of, frozen
-from layershift.probe.heads import InternalClassifiers, Pool, classifier
+from layershift.probe.features import Batches, Extractor, Features, device_of, frozen, pair
+from layershift.probe.heads import POOLS, InternalClassifiers, Pool, classifier
 from layershift.probe.layers import choose_layers
 from layershift.probe.outputs import OUTPUT, TASKS, Task
 from layershift.probe.probe import LOSSES, Loss, Probe
@@ -112,6 +121,19 @@ def fit(
     check_choice("loss", loss, LOSSES)
     check_choice("output", output, ("network", "head"))
     check(not resume or checkpoint is not None, "checkpoint", "a folder to resume from", None)
+    check_type("model", model, nn.Module, "a module")
+    check_type("data", data, Iterable, "batches (x, y)")
+    check_type("val_data", val_data, (Iterable, type(None)), "batches (x, y), or None")
+    if isinstance(val_data, Sequence):  # a loader tells when it is gone through
+        check(len(val_data) > 0, "val_data", "at least one sample", "none")
+        pair(val_data[0], "val_data")
+    check_choice("pool", pool, POOLS)
+    check_seed("seed", seed)
+    if cache_limit is not None:
+        check_count("cache_limit", cache_limit, "a number of bytes, 0 or more", least=0)
+    if labels is not None:
+        check_items("labels", list(labels) if isinstance(labels, str) else labels, str, "names of labels")
+        check(len(labels) > 0, "labels", "at least one name", labels)
     x, y = first_batch(data)
     if task is None:
         task = "multi_label" if y.dim() == 2 else "single_label"
@@ -178,13 +200,14 @@ def _check_options(
     decay: float,
     batch_size: int,
 ) -> None:
-    check(epochs >= 0, "epochs", "a number of passes, 0 or more", epochs)
-    check(learning_rate > 0, "learning_rate", "a positive number", learning_rate)
-    check(0 <= momentum < 1, "momentum", "a number in [0, 1)", momentum)
-    check(weight_decay >= 0, "weight_decay", "a number, 0 or more", weight_decay)
+    check_count("epochs", epochs, "a number of passes, 0 or more", least=0)
+    check_number("learning_rate", learning_rate, "a positive number", above=0)
+    check_number("momentum", momentum, "a number in [0, 1)", least=0, below=1)
+    check_number("weight_decay", weight_decay, "a number, 0 or more", least=0)
+    check_items("milestones", milestones, int, "epochs, 0 or more")
     check(all(milestone >= 0 for milestone in milestones), "milestones", "epochs, 0 or more", list(milestones))
-    check(decay > 0, "decay", "a positive number", decay)
-    check(batch_size >= 1, "batch_size", "a number of samples, 1 or more", batch_size)
+    check_number("decay", decay, "a positive number", above=0)
+    check_count("batch_size", batch_size, "a number of samples, 1 or more")
 
 
 def _numbers(model: nn.Module, x: Tensor, y: Tensor, task: Task, output: str) -> tuple[str, ...]:
@@ -202,6 +225,7 @@ def _recorded(record: Sequence[int] | None, epochs: int, validated: bool) -> tup
     if record is None:
         return tuple(sorted({0, epochs})) if validated else ()
     check(validated or len(record) == 0, "val_data", "data to record outputs on", None)
+    check_items("record", record, int, f"epochs from 0 to {epochs}")
     check(all(0 <= epoch <= epochs for epoch in record), "record", f"epochs from 0 to {epochs}", list(record))
     return tuple(sorted(set(record)))
 

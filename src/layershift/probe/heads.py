@@ -10,7 +10,16 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from layershift._checks import check, check_choice, fail
+from layershift._checks import (
+    check,
+    check_choice,
+    check_count,
+    check_floating,
+    check_not_empty,
+    check_seed,
+    check_type,
+    fail,
+)
 from layershift._seeds import derive_seed
 from layershift.probe.outputs import OUTPUT
 
@@ -53,10 +62,13 @@ class InternalClassifiers(nn.Module):
 
     def __init__(self, features: Mapping[str, int], num_labels: int, *, pool: Pool = "average", seed: int = 0) -> None:
         super().__init__()
+        check_type("features", features, Mapping, "sizes by the names of layers")
         check(len(features) > 0, "features", "the size of at least one layer's feature", dict(features))
-        check(min(features.values()) > 0, "features", "positive sizes", dict(features))
-        check(num_labels > 0, "num_labels", "at least one label", num_labels)
+        for size in features.values():
+            check_count("features", size, "positive sizes")
+        check_count("num_labels", num_labels, "at least one label")
         check_choice("pool", pool, POOLS)
+        check_seed("seed", seed)
         check(OUTPUT not in features, "features", f"layers of other names than {OUTPUT!r}, the network's own", OUTPUT)
         self.layers = tuple(features)
         self.num_labels, self.pool = num_labels, pool
@@ -73,6 +85,8 @@ class InternalClassifiers(nn.Module):
         Returns:
             Shape `(N, d)`, float32.
         """
+        check_floating("output", output)
+        check_not_empty("output", output)
         feature = pooled(layer, output, self.pool)
         size = self._classifier(layer).in_features
         check(feature.shape[1] == size, "output", f"{size} features a sample of layer {layer!r}", feature)
@@ -100,6 +114,9 @@ class InternalClassifiers(nn.Module):
         Returns:
             Logits of shape `(L, N, K)`, in order of depth.
         """
+        check_type("features", features, Mapping, "features by the names of layers")
+        missing = [name for name in self.layers if not isinstance(features.get(name), Tensor)]
+        check(not missing, "features", "a tensor for each layer", f"none for {', '.join(missing)}")
         # Stacking the classifiers of equal size into one batched product was measured 15 % faster for ResNet-18's nine:
         # too little for weights that are harder to read.
         return torch.stack([f(features[name]) for name, f in zip(self.layers, self.classifiers, strict=True)])

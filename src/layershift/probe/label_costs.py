@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from layershift._checks import check, check_choice, check_rank
+from layershift._checks import check, check_choice, check_floating, check_items, check_not_empty, check_rank
 from layershift.functional.label_distance import label_cost, zero_one_cost
 
 LabelSet: TypeAlias = Literal["voc2007", "coco"]
@@ -105,7 +105,8 @@ def cooccurrence_cost(targets: Tensor) -> Tensor:
                 [1.0000, 1.0000, 0.0000]])
     """
     check_rank("targets", targets, (2,), "(N, K)")
-    check(targets.shape[1] > 0, "targets", "at least one label", targets)
+    check(not targets.is_complex(), "targets", "truth values, or 0 and 1", str(targets.dtype))
+    check_not_empty("targets", targets)
     has = (targets != 0).double()
     both = has.T @ has
     each = both.diagonal()
@@ -142,6 +143,11 @@ def cost_between(
         True
     """
     check_choice("kind", kind, LABEL_COSTS)
+    check_items("labels", labels, str, "names of labels")
+    check(len(labels) > 0, "labels", "at least one name", labels)
+    if embeddings is not None:
+        check_floating("embeddings", embeddings)
+        check_rank("embeddings", embeddings, (2,), "(K, d)")
     if kind == "zero_one":
         return zero_one_cost(len(labels))
     if kind == "cooccurrence":

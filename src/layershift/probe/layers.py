@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from layershift._checks import check, fail
+from layershift._checks import check, check_type, fail
 from layershift.capture import LayerSelector, select_layers
 from layershift.probe.outputs import OUTPUT
 
@@ -43,6 +43,7 @@ def default_layers(model: nn.Module) -> dict[str, nn.Module]:
         >>> list(default_layers(model))
         ['1', '2.1']
     """
+    check_type("model", model, nn.Module, "a module")
     names = _known(model) or _in_sequence(model)
     if not names:
         kind = type(model).__name__
@@ -75,6 +76,8 @@ def choose_layers(model: nn.Module, layers: LayerSelector | None = None) -> dict
     """
     if layers is None:
         return default_layers(model)
+    check_type("model", model, nn.Module, "a module")
+    check_type("layers", layers, (str, type, Sequence), "names, patterns, or types")
     selectors: Sequence[str | type[nn.Module]] = [layers] if isinstance(layers, str | type) else list(layers)
     check(len(selectors) > 0, "layers", "at least one layer", selectors)
     modules = dict(model.named_modules())

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layershift._checks import check, check_choice
+from layershift._checks import check, check_choice, check_file, check_items, check_path
 
 Task: TypeAlias = Literal["single_label", "multi_label"]
 TASKS = ("single_label", "multi_label")
@@ -80,6 +80,7 @@ class LayerOutputs:
             ("ids", self.ids, rest[0]),
         ):
             check(isinstance(names, tuple), argument, "a tuple of names", type(names).__name__)
+            check_items(argument, names, str, "a tuple of names")
             check(len(names) == number, argument, f"{number} names, as many as there are {argument}", len(names))
         last = self.layers[-1] if self.layers else None
         check(last == OUTPUT, "layers", f"the last to be {OUTPUT!r}", repr(last))
@@ -125,6 +126,7 @@ class LayerOutputs:
         Args:
             path: of the file, written as it stands.
         """
+        check_path("path", path)
         header = {
             "format": _FORMAT,
             "layers": self.layers,
@@ -148,6 +150,7 @@ class LayerOutputs:
             FileNotFoundError: if there is no such file.
             ValueError: if the file is damaged or something else.
         """
+        check_file("path", path)
         with Path(path).open("rb") as file:
             try:
                 with zipfile.ZipFile(file) as archive:

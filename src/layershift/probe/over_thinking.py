@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from layershift._checks import check
+from layershift._checks import check, check_type
 from layershift.probe.outputs import LayerOutputs
 
 
@@ -83,6 +83,7 @@ def overthinking(outputs: LayerOutputs) -> Overthinking:
         >>> table.accuracy, table.rows[0].first, table.ideal
         (0.5, 0.5, 1.0)
     """
+    check_type("outputs", outputs, LayerOutputs, "LayerOutputs")
     labelled = outputs.targets.any(1)
     right = outputs.correct()[:, labelled]
     n = right.shape[1]

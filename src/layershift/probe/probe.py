@@ -10,11 +10,11 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from layershift._checks import check, check_choice
+from layershift._checks import check, check_choice, check_file, check_floating, check_items, check_path, check_type
 from layershift.probe.cache import model_digest
 from layershift.probe.features import Batches, Extractor, Features, device_of
 from layershift.probe.heads import InternalClassifiers
-from layershift.probe.outputs import OUTPUT, LayerOutputs, Task, whole_file
+from layershift.probe.outputs import OUTPUT, TASKS, LayerOutputs, Task, whole_file
 
 Loss: TypeAlias = Literal["bce", "cross_entropy"]
 LOSSES = ("bce", "cross_entropy")
@@ -54,7 +54,15 @@ class Probe:
         head: nn.Linear | None = None,
         history: Mapping[int, LayerOutputs] | None = None,
     ) -> None:
+        check_type("model", model, nn.Module, "a module")
+        check_type("classifiers", classifiers, InternalClassifiers, "InternalClassifiers")
+        check_choice("task", task, TASKS)
         check_choice("loss", loss, LOSSES)
+        check_items("labels", list(labels) if isinstance(labels, str) else labels, str, "names of labels")
+        check_type("head", head, (nn.Linear, type(None)), "a linear layer, or None")
+        if history is not None:
+            check_type("history", history, Mapping, "LayerOutputs by epoch")
+            check_items("history", history, LayerOutputs, "LayerOutputs by epoch")
         check(len(labels) == classifiers.num_labels, "labels", f"{classifiers.num_labels} names", len(labels))
         self.model, self.classifiers, self.head = model, classifiers, head
         self.task: Task = task
@@ -77,6 +85,8 @@ class Probe:
             TypeError: as `layershift.probe.features.Extractor`, for the rest too.
             ValueError: if there is no sample, or another number of `ids`.
         """
+        if ids is not None:
+            check_items("ids", ids, str, "names of samples")
         modules = {name: self.model.get_submodule(name) for name in self.classifiers.layers}
         extract = Extractor(
             self.model,
@@ -119,6 +129,7 @@ class Probe:
         Args:
             folder: made if it is not there.
         """
+        check_path("folder", folder)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("epoch*.npz"):
@@ -155,6 +166,8 @@ class Probe:
             FileNotFoundError: if there is no such file.
             ValueError: if a file is damaged or something else, or the network is another.
         """
+        check_path("folder", folder)
+        check_type("model", model, nn.Module, "a module")
         folder = Path(folder)
         state = load_state(folder / _FILE, _FORMAT, device_of(model))
         expected = "the network whose layers were probed, with the same weights"
@@ -209,6 +222,10 @@ def label_probabilities(logits: Tensor, task: Task, loss: Loss) -> Tensor:
         >>> label_probabilities(torch.tensor([0.0, 0.0, 0.0]), "single_label", "bce")
         tensor([0.3333, 0.3333, 0.3333])
     """
+    check_floating("logits", logits)
+    check(logits.dim() >= 1, "logits", "shape (…, K)", logits)
+    check_choice("task", task, TASKS)
+    check_choice("loss", loss, LOSSES)
     logits = logits.float()
     if task == "multi_label":
         return logits.sigmoid()
@@ -228,6 +245,7 @@ def load_state(path: Path, kind: str, device: torch.device) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged or something else.
     """
+    check_file("path", path)
     with path.open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:  # whose checksums torch.load does not read

@@ -9,12 +9,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from layershift._checks import check
+from layershift._checks import (
+    check,
+    check_choice,
+    check_count,
+    check_file,
+    check_floating,
+    check_items,
+    check_path,
+    check_type,
+    fail,
+)
 from layershift._version import __version__
 from layershift.functional.label_transport import LabelMethod
 from layershift.measure.multilabel import MultiLabelScores
@@ -83,8 +93,16 @@ def write_results(
         >>> path.name, sorted(json.loads(path.read_text()))[:4]
         ('probe.json', ['about', 'adjacent', 'cost', 'depth'])
     """
+    check_path("folder", folder)
     folder = Path(folder)
     main = _checked(outputs, history, methods, main)
+    check_floating("cost", cost)
+    check_count("each", each, "a number of samples, 0 or more", least=0)
+    check_type("about", about, (Mapping, type(None)), "facts by name, or None")
+    if exits is not None:
+        check_items("exits", exits, Mapping, "rows, each a mapping")
+    if history_samples is not None:
+        check_count("history_samples", history_samples, "a number of samples, 1 or more, or None")
     few = {epoch: _evenly(own, history_samples) for epoch, own in (history or {}).items()}
     shown = outputs[main]
     found = {name: {m: sample_distances(own, cost, method=m) for m in methods} for name, own in outputs.items()}
@@ -151,11 +169,23 @@ def replace_exits(folder: str | Path, exits: Sequence[Mapping[str, Any]]) -> Pat
     Raises:
         FileNotFoundError: if there is none.
     """
+    check_path("folder", folder)
+    check_items("exits", exits, Mapping, "rows, each a mapping")
     path = Path(folder) / "probe.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
+    check_file("folder", path)
+    content = _read(path)
     content["exits"] = [dict(row) for row in exits]
     _write(path, content)
     return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        fail("folder", "one that write_results wrote", f"{path}: {error}")
+    check(isinstance(content, dict), "folder", "one that write_results wrote", path)
+    return dict(content)
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
@@ -192,12 +222,21 @@ def _checked(
     methods: Sequence[str],
     main: str | None,
 ) -> str:
+    check_type("outputs", outputs, Mapping, "LayerOutputs by the name of the data")
+    check_items("outputs", outputs, LayerOutputs, "LayerOutputs by the name of the data")
+    if history is not None:
+        check_type("history", history, Mapping, "LayerOutputs by epoch")
+        check_items("history", history, LayerOutputs, "LayerOutputs by epoch")
+    check_items("methods", methods, str, "names of distances")
+    for method in methods:
+        check_choice("methods", method, get_args(LabelMethod))
     check(len(outputs) > 0, "outputs", "outputs on at least one set of data", "none")
     check(len(methods) > 0, "methods", "at least one distance", "none")
     for name in outputs:
         right = re.fullmatch(r"\w[\w.-]*", name) is not None
         check(right, "outputs", "names of letters, digits, '_', '-' and '.', which become names of files", repr(name))
     main = ("test" if "test" in outputs else list(outputs)[-1]) if main is None else main
+    check_type("main", main, str, "a name among the outputs")
     check(main in outputs, "main", "one of " + ", ".join(map(repr, outputs)), repr(main))
     like = outputs[main]
     for argument, group in (("outputs", outputs), ("history", history or {})):
@@ -212,7 +251,7 @@ def _evenly(outputs: LayerOutputs, limit: int | None) -> LayerOutputs:
     n = len(outputs.targets)
     if limit is None or n <= limit:
         return outputs
-    check(limit >= 1, "history_samples", "a number of samples, 1 or more, or None", limit)
+    check_count("history_samples", limit, "a number of samples, 1 or more, or None")
     kept = [k * n // limit for k in range(limit)]
     p, targets = outputs.probabilities[:, kept], outputs.targets[kept]
     return replace(outputs, probabilities=p, targets=targets, ids=tuple(outputs.ids[i] for i in kept))

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from layershift._checks import check, check_choice, check_rank, fail
+from layershift._checks import check, check_choice, check_floating, check_not_empty, check_number, check_rank, fail
 from layershift.probe.outputs import TASKS, Task
 
 RuleKind: TypeAlias = Literal["label_count", "confidence", "entropy", "agreement"]
@@ -57,7 +57,9 @@ class ExitRule(ABC):
 
     def scores(self, probabilities: Tensor) -> Tensor:
         """Scores of all layers, shape `(L, N)`, from probabilities of shape `(L, N, K)`."""
+        check_floating("probabilities", probabilities)
         check_rank("probabilities", probabilities, (3,), "(L, N, K)")
+        check_not_empty("probabilities", probabilities)
         rows: list[Tensor] = []
         state: State = ()
         for layer in probabilities:
@@ -131,9 +133,9 @@ class LabelCount(ExitRule):
     kind: ClassVar[RuleKind] = "label_count"
 
     def __post_init__(self) -> None:
-        check(0 <= self.p <= 1, "p", "a probability", self.p)
-        check(self.p <= self.q <= 1, "q", f"a probability from p = {self.p:g} to 1", self.q)
-        check(0 < self.gamma <= 1, "gamma", "a share above 0 and up to 1", self.gamma)
+        check_number("p", self.p, "a probability", least=0, most=1)
+        check_number("q", self.q, f"a probability from p = {self.p:g} to 1", least=self.p, most=1)
+        check_number("gamma", self.gamma, "a share above 0 and up to 1", above=0, most=1)
 
     def score(self, probabilities: Tensor, state: State = ()) -> tuple[Tensor, State]:
         """The share n/N; 0 where N is 0."""
@@ -169,7 +171,7 @@ class Confidence(ExitRule):
     kind: ClassVar[RuleKind] = "confidence"
 
     def __post_init__(self) -> None:
-        check(0 <= self.threshold <= 1, "threshold", "a probability", self.threshold)
+        check_number("threshold", self.threshold, "a probability", least=0, most=1)
 
     def score(self, probabilities: Tensor, state: State = ()) -> tuple[Tensor, State]:
         """The largest probability."""
@@ -212,7 +214,7 @@ class Entropy(ExitRule):
     kind: ClassVar[RuleKind] = "entropy"
 
     def __post_init__(self) -> None:
-        check(0 <= self.threshold <= 1, "threshold", "a share of the largest entropy, from 0 to 1", self.threshold)
+        check_number("threshold", self.threshold, "a share of the largest entropy, from 0 to 1", least=0, most=1)
 
     def score(self, probabilities: Tensor, state: State = ()) -> tuple[Tensor, State]:
         """What the entropy lacks of the largest one, as a share of it."""

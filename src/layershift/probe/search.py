@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from layershift._checks import check, check_choice
+from layershift._checks import check, check_choice, check_items, check_number, check_type
 from layershift.measure.multilabel import MultiLabelScores
 from layershift.probe.exits import at_layers, cost_of_layers
 from layershift.probe.outputs import LayerOutputs
@@ -109,7 +109,9 @@ def search_exits(
     """
     check_choice("kind", kind, RULES)
     check_choice("objective", objective, _OBJECTIVES)
-    check(within is None or within >= 0, "within", "a number, 0 or more", within)
+    check_type("validation", validation, LayerOutputs, "LayerOutputs")
+    if within is not None:
+        check_number("within", within, "a number, 0 or more", least=0)
     outputs = at_layers(validation, layers)
     labelled = outputs.targets.any(1)
     n = int(labelled.sum())
@@ -136,7 +138,9 @@ def search_exits(
 
 def _candidates(kind: RuleKind, grid: Sequence[float] | None, outputs: LayerOutputs) -> list[list[ExitRule]]:
     """Rules in groups that differ in the threshold of one score only; the last rule is the full network."""
-    check(grid is None or len(grid) > 0, "grid", "at least one threshold", grid)
+    if grid is not None:
+        check_items("grid", grid, (float, int), "thresholds, at least one")
+        check(len(grid) > 0, "grid", "at least one threshold", grid)
     if kind == "label_count":
         shares = [i / 20 for i in range(10, 21)] if grid is None else grid
         groups: list[list[ExitRule]] = [[LabelCount(q, gamma) for gamma in shares] for q in shares]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from layershift._checks import check, check_choice, fail
+from layershift._checks import blaming, check, check_choice, check_items, check_not_empty, check_type, fail
 from layershift.probe.heads import InternalClassifiers, Pool, pooled
 from layershift.probe.outputs import OUTPUT, TASKS, Task
 from layershift.probe.probe import LOSSES, Loss, Probe, label_probabilities
@@ -60,6 +60,8 @@ def split(model: nn.Module, layers: Sequence[str]) -> Stages:
         >>> torch.equal(stages(x), model(x))
         True
     """
+    check_type("model", model, nn.Module, "a module")
+    check_items("layers", layers, str, "names of layers, in order of depth")
     _check_names(model, layers)
     tracer = _Tracer(layers)
     try:
@@ -164,6 +166,11 @@ def exit_stages(
     """
     check_choice("task", task, TASKS)
     check_choice("loss", loss, LOSSES)
+    check_type("model", model, nn.Module, "a module")
+    check_type("classifiers", classifiers, InternalClassifiers, "InternalClassifiers")
+    check_type("head", head, (nn.Linear, type(None)), "a linear layer, or None")
+    if layers is not None:
+        check_items("layers", layers, str, "names of layers, in order of depth")
     known = classifiers.layers
     names = list(known) if layers is None else [name for name in layers if name != OUTPUT]
     check(len(names) > 0, "layers", "at least one layer where samples may leave", layers)
@@ -201,15 +208,19 @@ def exit_costs(probe: Probe, x: Tensor, *, layers: Sequence[str] | None = None) 
         >>> exit_costs(Probe(model, classifiers, task="multi_label", labels=["cat", "dog"]), torch.zeros(1, 4))
         {'0': 0.6, '1': 1.2, 'output': 1.4}
     """
+    check_type("probe", probe, Probe, "a Probe")
+    check_not_empty("x", x)
     stages = exit_stages(probe.model, probe.classifiers, task=probe.task, head=probe.head, layers=layers)
     spent, network, total = [], 0, 0
     for stage in stages:
         assert isinstance(stage, ExitStage)
-        network += count_flops(stage.body, x)
-        total += count_flops(stage, x)
+        with blaming("x", "what the network takes"):
+            network += count_flops(stage.body, x)
+            total += count_flops(stage, x)
         spent.append(total)
         with torch.no_grad():
             x, _ = stage(x)
+    check(network > 0, "probe", "a network with products or convolutions", "one without")
     return {str(stage.layer): flops / network for stage, flops in zip(stages, spent, strict=True)}
 
 

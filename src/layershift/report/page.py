@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from layershift._checks import check, check_items, check_path, check_type
 from layershift.report import overview, sections
 from layershift.report.data import Method, read_methods
 from layershift.report.document import render_document, write_document
@@ -35,7 +36,12 @@ def write_report(paths: str | Path | Iterable[str | Path], out: str | Path, *, t
         >>> write_report(folder, folder).name
         'report.html'
     """
+    check_type("paths", paths, (str, Path, Iterable), "paths of stores or folders")
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
+    check_items("paths", paths, (str, Path), "paths of stores or folders")
+    check(len(paths) > 0, "paths", "at least one", "none")
+    check_path("out", out)
+    check_type("title", title, (str, type(None)), "text, or None")
     page = render(read_methods(paths), title=title)
     out = Path(out)
     out = out / "report.html" if out.is_dir() or not out.suffix else out

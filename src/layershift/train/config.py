@@ -124,8 +124,10 @@ class Config:
             >>> Config(method="per", scale="smoke").resolved().epochs
             2
         """
-        from layershift._checks import check, check_choice
+        from layershift._checks import check, check_choice, check_type
 
+        check_type("method", self.method, str, "the name of a method")
+        check_type("method_options", self.method_options, Mapping, "options by name")
         check_choice("scale", self.scale, tuple(SCALES))
         method = self.definition
         defaults = {"penalty_weight": float(method.penalty_weight), **SCALES[self.scale]}
@@ -189,6 +191,9 @@ class Config:
             >>> Config(model_options={"depth": 20}).changed({"model_options.seed": 1}).model_options
             {'depth': 20, 'seed': 1}
         """
+        from layershift._checks import check_type
+
+        check_type("changes", changes, Mapping, "values by the name of their field")
         config = self
         for key, value in changes.items():
             name, _, entry = key.partition(".")

@@ -41,10 +41,13 @@ def demo(
         RunError: if the folder holds runs of another configuration.
         ValueError: if there is nothing to do, or the configuration is not possible.
     """
-    from layershift._checks import check
+    from layershift._checks import check, check_count, check_items, check_path, check_type
     from layershift.train.display import sweep_shown
 
-    check(seeds >= 1, "seeds", "at least 1", seeds)
+    check_type("config", config, Config, "a Config")
+    check_path("out", out)
+    check_count("seeds", seeds, "at least 1")
+    check_items("methods", methods, str, "names of methods, at least one")
     check(len(methods) >= 1, "methods", "at least one", "none")
     configs = [replace(config, method=m, seed=s).resolved() for m in dict.fromkeys(methods) for s in range(seeds)]
     return sweep_shown(configs, out, overwrite=overwrite, progress=progress)

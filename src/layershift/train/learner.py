@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from layershift._checks import check_choice
+from layershift._checks import check_choice, check_items, check_number, check_seed, check_type
 from layershift._seeds import derive_seed
 from layershift.measure import Estimate
 from layershift.train.config import SCHEDULES, ScheduleName
@@ -111,7 +111,17 @@ class Learner(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_type("model", model, nn.Module, "a module")
+        check_type("penalty", penalty, (nn.Module, type(None)), "a module, or None")
         check_choice("schedule", schedule, SCHEDULES)
+        rates = {"learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
+        for name, value in (rates | {"bias_rate": bias_rate}).items():
+            check_number(name, value, "a number, 0 or more", least=0)
+        check_number("warmup", warmup, "a number in [0, 1]", least=0, most=1)
+        check_items("milestones", milestones, (float, int), "parts of the training")
+        for factor in decay if isinstance(decay, list | tuple) else [decay]:
+            check_number("decay", factor, "a factor in (0, 1], or several", above=0, most=1)
+        check_seed("seed", seed)
         self.model, self.penalty = model, penalty
         self.learning_rate, self.momentum, self.nesterov = learning_rate, momentum, nesterov
         self.weight_decay, self.bias_rate = weight_decay, bias_rate

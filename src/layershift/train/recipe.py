@@ -177,6 +177,9 @@ def load_recipe(name: str | Path) -> Recipe:
         >>> load_recipe("1/table1").settings["ResNet-56"]["model_options"]["depth"]
         56
     """
+    from layershift._checks import check_path
+
+    check_path("recipe", name)
     known = recipes()
     path = known.get(str(name), Path(name))
     if not path.is_file():

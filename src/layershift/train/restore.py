@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import nn
 
-from layershift._checks import check_choice
+from layershift._checks import check_choice, check_path
 from layershift.train.components import Data, build_data, build_model
 from layershift.train.config import Config, known_fields, with_defaults
 from layershift.train.fit import read_checkpoint
@@ -63,7 +63,10 @@ def load_run(
         >>> restored.path == run.path, restored.model.training, restored.data.sizes["num_classes"]
         (True, False, 10)
     """
+    check_path("folder", folder)
     check_choice("checkpoint", checkpoint, ("last", "best"))
+    if data_root is not None:
+        check_path("data_root", data_root)
     run = RunFolder(find_run(Path(folder)))
     config = _config(run)
     if run.state() != "finished":

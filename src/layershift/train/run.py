@@ -69,8 +69,10 @@ def train(
         >>> run.store.name, run.state, run.result.measure, run.result.n
         ('run.db', 'new', 'test/accuracy', 450)
     """
-    from layershift._checks import import_extra
+    from layershift._checks import check_path, check_type, import_extra
 
+    check_type("config", config, Config, "a Config")
+    check_path("out", out)
     import_extra("lightning.pytorch", extra="train")
     from layershift.train.folder import folder_of
     from layershift.train.launch import launch

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from layershift._checks import check_items, check_type
 from layershift.monitor import open_store
 
 
@@ -88,6 +89,9 @@ def summarize(paths: Iterable[str | Path]) -> list[Row]:
     Returns:
         The rows.
     """
+    check_type("paths", paths, () if isinstance(paths, str) else Iterable, "paths of stores")
+    paths = list(paths)
+    check_items("paths", paths, (str, Path), "paths of stores")
     runs: dict[str, list[dict[str, Any]]] = {}
     for path in paths:
         numbers = read_numbers(path)

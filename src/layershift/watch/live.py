@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layershift._checks import check, import_extra
+from layershift._checks import check_number, check_path, check_patterns, import_extra
 from layershift.monitor.store import StoreError
 from layershift.watch.read import Snapshot, read
 from layershift.watch.view import Words, render, room
@@ -47,7 +47,11 @@ def watch(
         ValueError: if `every` is not positive.
         ModuleNotFoundError: without rich; the message names the extra to install.
     """
-    check(every > 0, "every", "a positive number of seconds", every)
+    check_number("every", every, "a positive number of seconds", above=0)
+    check_path("path", path)
+    check_patterns("layers", layers)
+    if measures is not None:
+        check_patterns("measures", measures)
     rich = import_extra("rich.console", extra="watch")
     console = rich.Console() if console is None else console
     where = Path(path)
