@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from layershift._checks import accumulation_dtype, check, check_count, check_floating, check_not_empty, check_number
-from layershift.functional.rows import Affine, Normalized, RowTable, normalize_rows
+from layershift.functional.rows import Affine, Normalized, RowTable, RuleGradient, normalize_rows
+from layershift.functional.table_gradients import TableGradient, batch_norm_gradient
 
 
 class Pool(NamedTuple):
@@ -113,7 +114,8 @@ def batch_norm_rows(
 
     parameters, pivot = (weight, bias, mean, variance), None if mean is None else mean[None]
     if x[0, 0].numel() > 1:
-        return normalize_rows(x, rule, parameters, pivot=pivot)
+        known = pooled_gradient(batch_norm_gradient, eps=eps) if mean is None and pooling is pool_samples else None
+        return normalize_rows(x, rule, parameters, pivot=pivot, gradient=known)
     if mean is None and pooling is pool_samples and not torch._C._are_functorch_transforms_active():
         return _batch_norm_vectors(x, weight, bias, eps)
     # Where a channel of a sample is one number, a channel of the batch is the row.
@@ -237,6 +239,16 @@ def given_pool(table: RowTable, mean: Tensor | None, variance: Tensor | None) ->
     if mean is None or variance is None:
         return None
     return Pool(mean, mean - table.pivot, variance, 0)
+
+
+def pooled_gradient(gradient: Callable[..., TableGradient], **options: Any) -> RuleGradient:
+    """The gradient of a rule that pools over the samples."""
+
+    def of_table(table: RowTable, d_scale: Tensor, d_shift: Tensor, *parameters: Tensor | None) -> TableGradient:
+        pool = pool_samples(table)
+        return gradient(table, pool.centre, pool.variance, d_scale, d_shift, *parameters, **options)
+
+    return of_table
 
 
 def affine_of(scale: Tensor, pool: Pool, weight: Tensor | None, bias: Tensor | None, *, remember: bool) -> Affine:

@@ -62,6 +62,7 @@ class Affine(NamedTuple):
 
 Parameters: TypeAlias = Sequence[Tensor | None]
 Rule: TypeAlias = Callable[..., Affine]
+RuleGradient: TypeAlias = Callable[..., tuple[Tensor, Tensor | None, Tensor | None, Sequence[Tensor | None]]]
 
 
 class Normalized(NamedTuple):
@@ -73,7 +74,14 @@ class Normalized(NamedTuple):
     size: Tensor | int | None
 
 
-def normalize_rows(x: Tensor, rule: Rule, parameters: Parameters = (), *, pivot: Tensor | None = None) -> Normalized:
+def normalize_rows(
+    x: Tensor,
+    rule: Rule,
+    parameters: Parameters = (),
+    *,
+    pivot: Tensor | None = None,
+    gradient: RuleGradient | None = None,
+) -> Normalized:
     """Apply a rule to the rows of a tensor.
 
     Args:
@@ -83,6 +91,9 @@ def normalize_rows(x: Tensor, rule: Rule, parameters: Parameters = (), *, pivot:
         parameters: tensors (or None) of the rule's that may need gradients; those of floating point arrive in the
             table's dtype.
         pivot: constants near the rows' means, shape `(1, C)`, if known; otherwise the means are computed.
+        gradient: the rule's gradient, if it is known: of a table, the slopes of scales and shifts `(N, C)` and the
+            parameters the scales, the slopes of means and mean squares, and those of the parameters. Otherwise autograd
+            finds it.
 
     Returns:
         The normalised tensor, in the dtype and memory format of `x`, and the rule's statistics.
@@ -99,7 +110,10 @@ def normalize_rows(x: Tensor, rule: Rule, parameters: Parameters = (), *, pivot:
     # Compilers and torch.func take the formula apart themselves; they fuse it as well as we do. And where a row is one
     # number the table is as large as the input: there is nothing to fuse.
     plain = rows[0, 0].numel() == 1 or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    y, *statistics = (_composition if plain else _Fused.apply)(rows, rule, pivot, *parameters)
+    if plain:
+        y, *statistics = _composition(rows, rule, pivot, *parameters)
+    else:
+        y, *statistics = _Fused.apply(rows, rule, gradient, pivot, *parameters)
     return Normalized(y.squeeze(-1) if x.dim() == 2 else y, *statistics)
 
 
@@ -122,7 +136,12 @@ def _composition(x: Tensor, rule: Rule, pivot: Tensor | None, *parameters: Tenso
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, rule: Rule, pivot: Tensor | None, *parameters: Tensor | None
+        ctx: Any,
+        x: Tensor,
+        rule: Rule,
+        gradient: RuleGradient | None,
+        pivot: Tensor | None,
+        *parameters: Tensor | None,
     ) -> tuple[Tensor | int | None, ...]:
         size, ctx.on_gpu = x[0, 0].numel(), triton_rows.available(x)
         if ctx.on_gpu:
@@ -137,7 +156,7 @@ class _Fused(torch.autograd.Function):
             table = RowTable(size, pivot, centred.mean(dims), square)
             affine = rule(table, *parameters)
             y = centred.mul_(_spread(affine.scale, x)).add_(_spread(affine.shift, x)).to(x.dtype)
-        ctx.rule, ctx.size = rule, size
+        ctx.rule, ctx.gradient, ctx.size = rule, gradient or _by_autograd(rule), size
         ctx.save_for_backward(x, *table[1:], *parameters)
         ctx.mark_non_differentiable(*(s for s in affine[2:] if isinstance(s, Tensor)))
         ctx.set_materialize_grads(False)
@@ -155,11 +174,29 @@ class _Fused(torch.autograd.Function):
         else:
             centred = x - _spread(pivot, x)
             d_shift, d_scale = _row_sums(dy, centred)
+        table = RowTable(ctx.size, pivot, mean, square)
+        scale, d_mean, d_square, d_parameters = ctx.gradient(table, d_scale, d_shift, *parameters)
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None, *d_parameters
+        # The mean square's derivative is 2(x − pivot)/size, the mean's 1/size.
+        by_square, by_mean = _scaled(d_square, 2 / ctx.size, mean), _scaled(d_mean, 1 / ctx.size, mean)
+        if ctx.on_gpu:
+            return triton_rows.combine_rows(dy, x, pivot, scale, by_square, by_mean), None, None, None, *d_parameters
+        centred.mul_(_spread(by_square, x)).add_(_spread(by_mean, x)).addcmul_(dy, _spread(scale, x))
+        return centred.to(x.dtype), None, None, None, *d_parameters
+
+
+def _by_autograd(rule: Rule) -> RuleGradient:
+    """The gradient of a rule that says nothing of it."""
+
+    def gradient(
+        table: RowTable, d_scale: Tensor, d_shift: Tensor, *parameters: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Sequence[Tensor | None]]:
         with torch.enable_grad():
             leaves: list[Any] = [
-                None if t is None else t.detach().requires_grad_() for t in (mean, square, *parameters)
+                None if t is None else t.detach().requires_grad_() for t in (table.mean, table.square, *parameters)
             ]
-            affine = ctx.rule(RowTable(ctx.size, pivot, *leaves[:2]), *leaves[2:])
+            affine = rule(RowTable(table.size, table.pivot, *leaves[:2]), *leaves[2:])
         roots = [(t, g) for t, g in zip(affine[:2], (d_scale, d_shift), strict=True) if t.requires_grad]
         wanted = [t for t in leaves if t is not None]
         found = iter(
@@ -168,22 +205,16 @@ class _Fused(torch.autograd.Function):
             )
         )
         d_mean, d_square, *d_parameters = (None if t is None else next(found) for t in leaves)
-        if not ctx.needs_input_grad[0]:
-            return None, None, None, *d_parameters
-        # The mean square's derivative is 2(x − pivot)/size, the mean's 1/size.
-        scale = affine.scale.detach()
-        by_square, by_mean = _scaled(d_square, 2 / ctx.size, mean), _scaled(d_mean, 1 / ctx.size, mean)
-        if ctx.on_gpu:
-            return triton_rows.combine_rows(dy, x, pivot, scale, by_square, by_mean), None, None, *d_parameters
-        centred.mul_(_spread(by_square, x)).add_(_spread(by_mean, x)).addcmul_(dy, _spread(scale, x))
-        return centred.to(x.dtype), None, None, *d_parameters
+        return affine.scale.detach(), d_mean, d_square, d_parameters
+
+    return gradient
 
 
 def _differentiable_backward(
     ctx: Any, dy: Tensor, x: Tensor, pivot: Tensor, parameters: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
     y = _composition(x, ctx.rule, pivot.detach(), *parameters)[0]
-    inputs = [x, None, None, *parameters]
+    inputs = [x, None, None, None, *parameters]
     wanted = [t for t, needed in zip(inputs, ctx.needs_input_grad, strict=True) if needed and t is not None]
     found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True, allow_unused=True))
     return tuple(

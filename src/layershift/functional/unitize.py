@@ -6,7 +6,7 @@ is a rule from the table of rows to a scale and a shift like every other normali
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,8 +21,10 @@ from layershift.functional.normalize import (
     check_statistics,
     given_pool,
     pool_samples,
+    pooled_gradient,
 )
 from layershift.functional.rows import Affine, Normalized, RowTable, normalize_rows
+from layershift.functional.table_gradients import unitization_gradient
 
 Divisor: TypeAlias = Literal["paper", "elements"] | float
 Over: TypeAlias = Literal["sample", "position"]
@@ -264,12 +266,14 @@ def unitization_rows(
         s = (table.about(pool.centre) * inverse.square()).sum(1, keepdim=True) * (table.size / total)
         return affine_of(inverse * _bracket(s, alpha, eps, form), pool, weight, bias, remember=mean is None)
 
-    if mean is None and pooling is pool_samples and triton_unitize.serves(x):
-        return triton_unitize.unitize_rows(
-            x, rule, alpha, weight, bias, eps=eps, factor=size / total, bounded=form == "bounded"
-        )
+    known = None
+    if mean is None and pooling is pool_samples:
+        options: dict[str, Any] = {"eps": eps, "factor": size / total, "bounded": form == "bounded"}
+        if triton_unitize.serves(x):
+            return triton_unitize.unitize_rows(x, rule, alpha, weight, bias, **options)
+        known = pooled_gradient(unitization_gradient, **options)
     parameters = (alpha, weight, bias, mean, variance)
-    return normalize_rows(x, rule, parameters, pivot=None if mean is None else mean[None])
+    return normalize_rows(x, rule, parameters, pivot=None if mean is None else mean[None], gradient=known)
 
 
 def _norm_divisor(divisor: Divisor, channels: int, size: int) -> float:
