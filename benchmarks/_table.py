@@ -36,6 +36,10 @@ The floor of a row is the least time that its bytes or its operations take on th
 Growth is the exponent of seconds over the size that varies, fitted to all sizes. {versions}
 """
 
+NO_GPU = """No figure here is of a GPU: none was at hand. `./dev bench gpu` makes them where there is one: unitization
+against cuDNN's batch normalisation, PER against reading its input once, a monitor that never waits.
+"""
+
 NOT_YET = "No record yet: `./dev bench side_by_side` makes it.\n"
 
 # Why a target was missed, from figures of the same record: a text, and the cases that it quotes ("…" is what follows
@@ -238,7 +242,8 @@ def load(folder: Path = RESULTS) -> list[Record]:
 def page(records: Sequence[Record] | None = None) -> str:
     """The whole page."""
     records = load() if records is None else records
-    parts = [HEAD, records_table(records), "## What was promised\n", PROMISED]
+    seen = [] if any(record["machine"]["gpu"] for record in records) else [NO_GPU]
+    parts = [HEAD, *seen, records_table(records), "## What was promised\n", PROMISED]
     parts += [table(PROMISED_HEADER, promised(records)), *side_by_side(records)]
     for record in records:
         parts += others(record)

@@ -208,16 +208,21 @@ class Store:
             return _typed(self._connection.execute(_SELECT.format(where=where), values).fetchall(), _TYPES)
 
     def _row(self, record: Record) -> tuple[object, ...]:
-        check_type("records", record, Record, "records")
+        if type(record) is not Record:
+            check_type("records", record, Record, "records")
         step, layer, measure, value, stderr, n, unit, lower, upper, name, units = record
         where, how = (layer, unit, measure), (name, units)  # of three and of two: no two keys are equal
         try:
-            if where not in self._ids or how not in self._ids:
+            series, estimator = self._ids.get(where), self._ids.get(how)
+            if series is None or estimator is None:
                 check(all(isinstance(x, str) for x in (layer, measure, *how)), "records", "names that are text", record)
                 check_type("records", unit, (int, type(None)), "units that are whole numbers, or None")
-            series = self._ids.get(where) or self._id("series", "layer = ? AND unit IS ? AND measure = ?", where)
-            estimator = self._ids.get(how) or self._id("estimator", "name = ? AND units = ?", how)
-            error, low, high = (None if x is None else float(x) for x in (stderr, lower, upper))
+                series = self._id("series", "layer = ? AND unit IS ? AND measure = ?", where)
+                estimator = self._id("estimator", "name = ? AND units = ?", how)
+            # A thousand of them in a step: what is a float already is not made one.
+            error = stderr if stderr is None or type(stderr) is float else float(stderr)
+            low = lower if lower is None or type(lower) is float else float(lower)
+            high = upper if upper is None or type(upper) is float else float(upper)
             n = n if n is None or isinstance(n, int) else float(n)
             return series, int(step), float(value), error, n, low, high, estimator
         except (TypeError, ValueError) as wrong:  # SQLite would take text for a number, and it could not be read again
