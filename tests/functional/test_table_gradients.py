@@ -84,8 +84,10 @@ class Counting(TorchDispatchMode):
 @pytest.mark.parametrize("name", ["batch", "unitization"])
 def test_normalisers_use_them(name, monkeypatch: pytest.MonkeyPatch) -> None:
     x, alpha = torch.randn(4, 3, 5).requires_grad_(), torch.rand(3).requires_grad_()
-    function = batch_norm if name == "batch" else lambda x, *, mean=None, variance=None: unitization(
-        x, alpha, mean=mean, variance=variance
+    function = (
+        batch_norm
+        if name == "batch"
+        else lambda x, *, mean=None, variance=None: unitization(x, alpha, mean=mean, variance=variance)
     )
     asked = []
     autograd = rows._by_autograd

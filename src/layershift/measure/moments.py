@@ -154,11 +154,9 @@ class Moments(Metric):
         """Numbers of layers `(G, N, C, …)` for quantiles, `(G, 1, M)`, and of units, `(G, U - 1, M')`."""
         dense = x if x.is_contiguous() else x.movedim(2, -1)  # channels last, without a copy
         layer = thinned(dense.reshape(len(x), 1, -1), x[0, 0].numel(), self.quantile_numbers, samples)
-        row = x[0, 0, 0].numel()
-        stream = torch.arange(x.shape[1] * row, device=x.device).unsqueeze(0)  # a unit's numbers, sample by sample
-        place = thinned(stream, row, max(self.quantile_numbers // 4, 1), samples)
-        maps = x.unsqueeze(-1).flatten(3)
-        return layer, maps[:, place // row, units.unsqueeze(1), place % row]
+        chosen = x.transpose(1, 2).index_select(1, units).flatten(2)
+        few = max(self.quantile_numbers // 4, 1)
+        return layer, thinned(chosen, x[0, 0, 0].numel(), few, samples)
 
     def _units_of(self, x: Tensor) -> Tensor:
         """Choose the units at the first update, and move to the input's device."""
