@@ -47,6 +47,14 @@ def compiled(module: nn.Module, x: Tensor, slope: Tensor) -> nn.Module:
     return made
 
 
+def kernels_of(module: nn.Module, x: Tensor, slope: Tensor) -> tuple[nn.Module, int]:
+    """The module compiled, and of how many kernels, forward and backward."""
+    from torch._inductor import metrics
+
+    before = metrics.generated_kernel_count
+    return compiled(module, x, slope), metrics.generated_kernel_count - before
+
+
 def no_compiler(device: str) -> str:
     """Why `torch.compile` cannot be had here; nothing if it can."""
     x = torch.ones(8, device=device, requires_grad=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from _floors import Floor, Rates
-from _peers import SIGReg, compiled, find, no_compiler
+from _peers import SIGReg, find, kernels_of, no_compiler
 from _timing import Times
 from layershift.functional import directions, sliced_wasserstein, sliced_wasserstein_normal, wasserstein
 from layershift.functional.sorting import ascending
@@ -93,10 +93,15 @@ def normalisers(setup: Setup, *, compile: bool = False) -> Iterator[Job]:
             "torch GroupNorm": nn.GroupNorm(8, channels).to(setup.device),
             "torch LayerNorm": nn.LayerNorm(shape[1:]).to(setup.device),
         }
+        notes: dict[str, str] = {}
         if compile and not missing:
             torch._dynamo.reset()
-            ours = {f"{name}, compiled": compiled(module, x, dy) for name, module in ours.items()}
-            peers = {f"{name}, compiled": compiled(module, x, dy) for name, module in peers.items()}
+            made = {name: kernels_of(module, x, dy) for name, module in (ours | peers).items()}
+            kernels = ", ".join(f"{name} {count}" for name, (_, count) in made.items())
+            notes = {f"{name}, compiled": f"kernels: {kernels}" for name in peers}
+            ours = {f"{name}, compiled": made[name][0] for name in ours}
+            peers = {f"{name}, compiled": made[name][0] for name in peers}
+        notes = notes if compile else dict.fromkeys(peers, PASSES)
         theirs: dict[str, Call | str] = {name: training(module, x, dy) for name, module in peers.items()}
         if missing:
             theirs = {f"{name}, compiled": missing for name in peers}
@@ -107,7 +112,7 @@ def normalisers(setup: Setup, *, compile: bool = False) -> Iterator[Job]:
             theirs,
             always(setup.rates.floor(8 * 4 * x.numel(), working=4 * 4 * x.numel())),
             ("copying input and slope into fresh tensors", lambda x=x, dy=dy: (x.detach().clone(), dy.clone())),
-            {} if compile else dict.fromkeys(peers, PASSES),
+            notes,
         )
 
 
