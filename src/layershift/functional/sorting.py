@@ -1,4 +1,4 @@
-"""Sorting along the last dimension: on a CPU by NumPy, whose vector instructions are 4 to 30 times as fast."""
+"""Sorting along the last dimension: on a CPU by NumPy, whose vector instructions make it up to 30 times as fast."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_WORTH_THREADS = 2**17  # numbers; a pool of threads takes as long as sorting some ten thousand
+# Numbers, read or written: of fewer, PyTorch's own threads, which spin for a while after their work, are in the way.
+_WORTH_THREADS = 2**20
 
 
 def ascending(x: Tensor) -> Tensor:
@@ -30,7 +31,7 @@ def ascending(x: Tensor) -> Tensor:
         return x.sort(-1).values
     if torch.is_grad_enabled() and x.requires_grad:
         return ascending_order(x)[0]
-    copy = x.detach().clone(memory_format=torch.contiguous_format)
+    copy = torch.from_numpy(x.detach().numpy().copy(order="C"))
     _by_rows(lambda rows: rows.sort(-1), copy)
     return copy
 
@@ -78,7 +79,7 @@ def _by_rows(function: Callable[..., Any], *tensors: Tensor) -> None:
     """Call a function on some rows at a time, in as many threads as PyTorch has: NumPy lets them run side by side."""
     arrays = [tensor.view(-1, tensor.shape[-1]).numpy() if tensor.numel() else tensor.numpy() for tensor in tensors]
     threads = min(torch.get_num_threads(), len(arrays[0]))
-    if threads == 1 or arrays[0].size < _WORTH_THREADS:
+    if threads == 1 or sum(array.size for array in arrays) < _WORTH_THREADS:
         function(*arrays)
         return
     with ThreadPoolExecutor(threads) as pool:
