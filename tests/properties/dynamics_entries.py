@@ -288,7 +288,8 @@ DYNAMICS: dict[str, Entry] = {
         single=1e-3,
         laws=(homogeneous(1, "g"),),
     ),
-    "metric_matrix": Entry(tangent, rows=("b",), gradient=("b", "sigma"), dtype="like", single=1e-3),
+    # Of short neurons it is larger than float16 can hold.
+    "metric_matrix": Entry(tangent, rows=("b",), gradient=("b", "sigma"), dtype="like", single=1e-3, half=False),
     "on_manifold": Entry(
         lambda r: {"d": r.D, "m": r.M, "sigma": r.covariance(r.D)},
         call=placed,
